@@ -1,0 +1,7 @@
+//! `cml-agent`. (Being built.)
+
+mod host;
+mod runner;
+mod user;
+
+fn main() {}

@@ -1,0 +1,88 @@
+//! The forge's own runner program: how it is installed, started, read and stopped.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use async_trait::async_trait;
+use common::forge::{Enrollment, Job};
+
+/// One per forge. It knows the program; it never decides.
+#[async_trait]
+pub trait Runner: Send + Sync {
+    /// Makes the program ready to be configured: baked, left from before, or downloaded and verified.
+    async fn install(&self) -> Result<()>;
+
+    /// Registers with the enrollment and returns the command to supervise, with the forge's id of the registration once it is known.
+    async fn configure(&self, enrollment: &Enrollment) -> Result<Ready>;
+
+    /// What one whole line of its output says. Pure.
+    fn read_line(&self, line: &str) -> Option<Line>;
+
+    /// What the job hooks left since the last call (the directory is watched; a changed file is a reason to call).
+    fn read_hook(&self) -> Option<Hook>;
+
+    /// What an exit of the supervised command means.
+    fn read_exit(&self, status: std::process::ExitStatus) -> Exit;
+}
+
+/// A configured runner.
+#[derive(Debug, Clone)]
+pub struct Ready {
+    /// The forge's id of the registration.
+    pub id: u64,
+    /// What to run, in the foreground.
+    pub command: CommandLine,
+}
+
+/// A program to supervise. Its environment is built from nothing: the allow-list plus `env`.
+#[derive(Debug, Clone, Default)]
+pub struct CommandLine {
+    /// The program.
+    pub program: PathBuf,
+    /// Its arguments; never a secret.
+    pub args: Vec<String>,
+    /// Its working directory.
+    pub dir: PathBuf,
+    /// Its whole environment.
+    pub env: Vec<(String, String)>,
+    /// The unprivileged user that it runs as; none: as the agent itself.
+    pub user: Option<crate::user::User>,
+}
+
+/// What a line of the runner's output says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line {
+    /// It waits for jobs: the forge sees it online.
+    Listening,
+    /// A job of this name starts.
+    JobStarted(String),
+    /// The job of this name ended; whether well.
+    JobEnded {
+        /// Its display name: hostile input.
+        name: String,
+        /// Whether the runner said that it succeeded.
+        success: bool,
+    },
+    /// The forge does not know this runner any more.
+    Deregistered,
+}
+
+/// What a job hook said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hook {
+    /// A job has started; validated ids.
+    Started(Job),
+    /// It has completed (a hint only: skipped when the runner is interrupted).
+    Completed,
+}
+
+/// What the end of the runner program means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// It did what it was started for.
+    Done,
+    /// Start it again at once: it updates itself.
+    Restart,
+    /// It failed; the code.
+    Failed(i32),
+}

@@ -1,0 +1,207 @@
+//! The forge's API: who may register, which runners there are, and running an interrupted job again.
+
+pub mod github;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use crate::error::{Class, Failure};
+use crate::secret::Secret;
+use crate::spec::{ForgeKind, LaunchJob};
+
+/// One API client per forge.
+#[async_trait]
+pub trait Forge: Send + Sync {
+    /// Proves that the token may register a runner, leaving nothing behind.
+    async fn check_access(&self) -> Result<()>;
+
+    /// The registered runners: all of them, or those of exactly this name.
+    async fn runners(&self, name: Option<&str>) -> Result<Vec<Runner>>;
+
+    /// Gets what the runner program needs to register itself.
+    async fn enroll(&self, request: &Enroll) -> Result<Enrollment>;
+
+    /// Deletes a registration. For an idle runner the answer is the forge's own, atomic, word on whether it is busy.
+    async fn unregister(&self, id: u64) -> Result<Removal>;
+
+    /// The runner program that the forge offers for a platform.
+    async fn package(&self, platform: Platform) -> Result<Package>;
+
+    /// Runs an interrupted job again.
+    async fn rerun(&self, request: &Rerun) -> Result<RerunOutcome>;
+}
+
+/// Opens the client of a forge for the repository, organisation or group at `repo`.
+pub fn open(kind: ForgeKind, repo: &Url, token: Secret) -> Result<Box<dyn Forge>> {
+    match kind {
+        ForgeKind::GitHub => Ok(Box::new(github::GitHub::new(repo, token)?)),
+        ForgeKind::GitLab | ForgeKind::Bitbucket => Err(Failure::new(Class::Usage, format!("`--driver={kind}` is not supported yet"))
+            .hint("supported: github")
+            .into()),
+    }
+}
+
+/// A registered runner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Runner {
+    /// The forge's id of the registration.
+    pub id: u64,
+    /// Its name, unique in its scope on GitHub.
+    pub name: String,
+    /// Whether the forge sees it now.
+    pub online: bool,
+    /// Whether it runs a job now.
+    pub busy: bool,
+    /// All labels, the forge's own included; compare without case.
+    pub labels: Vec<String>,
+}
+
+impl Runner {
+    /// Whether it carries every one of `labels` (case does not matter to GitHub's scheduler).
+    pub fn has_labels(&self, labels: &[String]) -> bool {
+        labels
+            .iter()
+            .all(|wanted| self.labels.iter().any(|label| label.eq_ignore_ascii_case(wanted)))
+    }
+}
+
+/// What to register.
+#[derive(Debug, Clone)]
+pub struct Enroll {
+    /// The runner's name.
+    pub name: String,
+    /// Its labels, without the forge's own.
+    pub labels: Vec<String>,
+    /// One job only.
+    pub single: bool,
+    /// Of the machine that it will run on: the forge names it in a label.
+    pub platform: Platform,
+}
+
+/// What the runner program registers with.
+#[derive(Debug, Clone)]
+pub enum Enrollment {
+    /// A short-lived registration token.
+    Token(Secret),
+    /// A ready single-use configuration; the registration exists already, under this id.
+    Jit {
+        /// The forge's id of the registration.
+        id: u64,
+        /// The configuration to hand to the runner program.
+        config: Secret,
+    },
+}
+
+/// What became of a registration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Removal {
+    /// It is deleted now.
+    Removed,
+    /// It was gone already.
+    Gone,
+    /// The forge refuses: it runs a job (the forge's words).
+    Busy(String),
+}
+
+/// The operating system is always Linux.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Platform {
+    /// `x86_64`
+    X64,
+    /// `aarch64`
+    Arm64,
+}
+
+impl Platform {
+    /// The platform that this program was built for, hence runs on.
+    pub const fn current() -> Self {
+        if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::X64 }
+    }
+
+    /// GitHub's name for it.
+    pub const fn github(self) -> &'static str {
+        match self {
+            Self::X64 => "x64",
+            Self::Arm64 => "arm64",
+        }
+    }
+}
+
+/// A runner program to download.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Package {
+    /// Where it is.
+    pub url: Url,
+    /// Its SHA-256 in hex, where the forge publishes one.
+    pub sha256: Option<String>,
+    /// A credential for the download itself, sent as a bearer token (GitHub Enterprise Server).
+    pub token: Option<Secret>,
+}
+
+/// A job of ours, as the runner's job-started hook told it. On disk while the job runs (the crash rule).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Job {
+    /// GitHub: the run id.
+    pub run: String,
+    /// GitHub: the attempt of the run.
+    pub attempt: u32,
+    /// `owner/repo`, for a runner of an organisation.
+    pub repository: String,
+    /// GitHub: the job's key in the workflow file, the same for all legs of a matrix.
+    pub key: String,
+}
+
+/// A request to run an interrupted job again.
+#[derive(Debug, Clone)]
+pub struct Rerun {
+    /// The job that was interrupted.
+    pub job: Job,
+    /// The name of the runner it ran on: finds the job among those of the run.
+    pub runner: String,
+    /// The job that launched our machine, if one did.
+    pub launch: Option<LaunchJob>,
+    /// A run that has had this many attempts is left alone.
+    pub max_attempts: u32,
+    /// How long to wait for the forge to see the run end before the rest of the run is cancelled for it.
+    pub patience: Duration,
+    /// How long all of it may take.
+    pub budget: Duration,
+}
+
+/// What was done about an interrupted job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RerunOutcome {
+    /// The forge took the request; what runs again.
+    Requested(RerunScope),
+    /// Nothing was requested, for this reason.
+    Declined(Declined),
+}
+
+/// What runs again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RerunScope {
+    /// The job that launches the machine, with every job that needs it.
+    LaunchJob,
+    /// The failed and cancelled jobs.
+    FailedJobs,
+    /// Every job.
+    WholeRun,
+}
+
+/// Why nothing was re-run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Declined {
+    /// The run is on a later attempt than ours: somebody has re-run it already.
+    AlreadyRerun,
+    /// The run has had as many attempts as allowed.
+    AttemptsUsedUp(u32),
+    /// The job ended well after all.
+    Succeeded,
+    /// The forge does not know the run any more.
+    Unknown,
+}

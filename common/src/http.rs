@@ -1,0 +1,360 @@
+//! The one HTTP client, and the one way to ask again: what is repeated, how long it waits, and what all of it may take.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, Result};
+use backon::{ExponentialBuilder, Retryable as _};
+use jiff::Timestamp;
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use reqwest::{Client, ClientBuilder, Request, RequestBuilder, Response, StatusCode, redirect};
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout_at};
+
+use crate::error::{Class, Failure};
+
+/// A connection that is not made in this time will not be made.
+const CONNECT: Duration = Duration::from_secs(10);
+/// A server that says nothing for this long has gone.
+const READ: Duration = Duration::from_secs(30);
+/// No answer that we read whole is larger: a hostile server cannot fill our memory.
+const MAX_BODY: usize = 8 << 20;
+
+/// Builds the one client; call once per process and clone. Proxies are the system's (`HTTPS_PROXY`, `NO_PROXY`, …), and so are the
+/// trusted certificates (`SSL_CERT_FILE` is honoured); a host without any trusts Mozilla's.
+pub fn client() -> Result<Client> {
+    // Another part of the program may have installed it already: it is the same one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match builder().build() {
+        Ok(client) => Ok(client),
+        Err(error) => {
+            tracing::debug!("no certificates on this host ({error:?}); trusting Mozilla's");
+            builder()
+                .tls_backend_preconfigured(mozilla_roots())
+                .build()
+                .context("building the HTTP client")
+        }
+    }
+}
+
+fn builder() -> ClientBuilder {
+    Client::builder()
+        .user_agent(concat!("cml/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT)
+        .read_timeout(READ)
+        .redirect(redirect::Policy::custom(|attempt| {
+            let from_https = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
+            if from_https && attempt.url().scheme() != "https" {
+                attempt.error("redirected from https to a connection in clear")
+            } else {
+                redirect::Policy::default().redirect(attempt)
+            }
+        }))
+}
+
+fn mozilla_roots() -> rustls::ClientConfig {
+    let roots = rustls::RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config
+}
+
+/// How patiently a request is repeated. Connection errors, 5xx, 429 and rate limits are; a request that may have reached the server
+/// only if it is `repeatable`.
+#[derive(Debug, Clone, Copy)]
+pub struct Retry {
+    /// The first wait; each one after it is twice as long, and up to as much again is added at random.
+    pub first: Duration,
+    /// The longest of these waits.
+    pub longest: Duration,
+    /// The wait for a rate limit that does not say when it ends: [at least a minute][secondary] for GitHub.
+    ///
+    /// [secondary]: https://docs.github.com/en/rest/using-the-rest-api/best-practices-for-using-the-rest-api#handle-rate-limit-errors-appropriately
+    pub unsaid_limit: Duration,
+    /// All that requests and waits may take together; a wait that would exceed it is not begun.
+    pub budget: Duration,
+    /// Whether sending it twice does no harm.
+    pub repeatable: bool,
+}
+
+impl Retry {
+    /// For API calls.
+    pub const API: Self = Self {
+        first: Duration::from_millis(500),
+        longest: Duration::from_secs(20),
+        unsaid_limit: Duration::from_secs(60),
+        budget: Duration::from_secs(120),
+        repeatable: true,
+    };
+
+    /// The same within another budget.
+    #[must_use]
+    pub const fn within(self, budget: Duration) -> Self {
+        Self { budget, ..self }
+    }
+
+    /// The same for a request that must not be taken twice: an error that leaves open whether it was is a [`Lost`].
+    #[must_use]
+    pub const fn once(self) -> Self {
+        Self { repeatable: false, ..self }
+    }
+
+    fn backoff(&self) -> ExponentialBuilder {
+        ExponentialBuilder::new()
+            .with_min_delay(self.first)
+            .with_max_delay(self.longest)
+            .without_max_times()
+            .with_jitter()
+    }
+}
+
+/// In the chain of an error: the request, which must not be repeated, may or may not have been taken.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer was lost: the request may have been taken")]
+pub struct Lost;
+
+/// An answer that was read whole.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status: 4xx too, other than rate limits.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Vec<u8>,
+    /// How often the request was sent for it.
+    pub tries: u32,
+}
+
+impl Answer {
+    /// Reads the body as JSON.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_slice(&self.body).with_context(|| format!("the answer ({}) is not what was expected", self.status))
+    }
+
+    /// A header, if it is there and is text.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// Sends a request and returns the first answer that is not worth asking again for, its body unread: for downloads.
+pub async fn send(request: RequestBuilder, retry: &Retry) -> Result<Response> {
+    repeat(request, retry, |response, _| async move {
+        judge(&response, &[], retry)?;
+        Ok(response)
+    })
+    .await
+}
+
+/// Sends a request and reads the answer whole, up to 8 MiB: for API calls.
+pub async fn fetch(request: RequestBuilder, retry: &Retry) -> Result<Answer> {
+    repeat(request, retry, |mut response, tries| async move {
+        let mut body = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(Fault::broken)? {
+            if body.len() + chunk.len() > MAX_BODY {
+                return Err(Fault::new(
+                    Again::Never,
+                    anyhow::anyhow!("the answer is larger than {MAX_BODY} bytes"),
+                ));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        judge(&response, &body, retry)?;
+        Ok(Answer {
+            status: response.status(),
+            headers: std::mem::take(response.headers_mut()),
+            body,
+            tries,
+        })
+    })
+    .await
+}
+
+/// Why one try gave no answer to keep.
+#[derive(Debug)]
+struct Fault {
+    again: Again,
+    error: anyhow::Error,
+}
+
+/// Whether to ask again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// It would fail in the same way.
+    Never,
+    /// The request did not reach the server, or the server refused to look at it.
+    Always,
+    /// The server may have taken the request.
+    IfRepeatable,
+    /// A rate limit that ends after this time.
+    After(Duration),
+}
+
+impl Fault {
+    fn new(again: Again, error: impl Into<anyhow::Error>) -> Self {
+        Self {
+            again,
+            error: error.into(),
+        }
+    }
+
+    /// Reads reqwest's error; its URL is cut, since a signed download's query is a secret.
+    fn broken(error: reqwest::Error) -> Self {
+        let again = if error.is_builder() || error.is_redirect() || is_certificate(&error) {
+            Again::Never
+        } else if error.is_connect() {
+            Again::Always
+        } else {
+            Again::IfRepeatable
+        };
+        Self::new(again, error.without_url())
+    }
+}
+
+/// Whether it is TLS itself that failed: the peer will not become another one.
+fn is_certificate(error: &reqwest::Error) -> bool {
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(link) = source {
+        let inner = link.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if link.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
+            return true;
+        }
+        source = link.source();
+    }
+    false
+}
+
+/// What is sent, for people: no query, no credentials.
+struct Target<'a>(&'a Request);
+
+impl fmt::Display for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = self.0.url();
+        write!(f, "{} {}{}", self.0.method(), url.origin().ascii_serialization(), url.path())
+    }
+}
+
+async fn repeat<T, F, Read>(request: RequestBuilder, retry: &Retry, read: F) -> Result<T>
+where
+    F: Fn(Response, u32) -> Read,
+    Read: Future<Output = Result<T, Fault>>,
+{
+    let (client, request) = request.build_split();
+    let request = request.context("building the request")?;
+    let target = Target(&request);
+    let deadline = Instant::now() + retry.budget;
+    let tries = AtomicU32::new(0);
+    let once = || async {
+        let number = tries.fetch_add(1, Ordering::Relaxed) + 1;
+        let began = Instant::now();
+        let copy = request
+            .try_clone()
+            .ok_or_else(|| Fault::new(Again::Never, anyhow::anyhow!("a streamed body cannot be sent again")))?;
+        let answered = timeout_at(deadline, async {
+            let response = client.execute(copy).await.map_err(Fault::broken)?;
+            tracing::debug!("{target}: {} in {} ms", response.status(), began.elapsed().as_millis());
+            read(response, number).await
+        });
+        answered
+            .await
+            .unwrap_or_else(|_| Err(Fault::new(Again::IfRepeatable, anyhow::anyhow!("no answer in time"))))
+    };
+    let outcome = once
+        .retry(retry.backoff())
+        .sleep(tokio::time::sleep)
+        .when(|fault| match fault.again {
+            Again::Never => false,
+            Again::Always | Again::After(_) => true,
+            Again::IfRepeatable => retry.repeatable,
+        })
+        .adjust(|fault, backoff| {
+            let wait = match (fault.again, backoff?) {
+                (Again::After(limit), backoff) => limit.max(backoff),
+                (_, backoff) => backoff,
+            };
+            (Instant::now() + wait < deadline).then_some(wait)
+        })
+        .notify(|fault, wait| match fault.again {
+            Again::After(_) => tracing::warn!("waiting {} for the rate limit of `{}`", seconds(wait), host(&request)),
+            _ => tracing::info!("trying again in {}: {target}: {:#}", seconds(wait), fault.error),
+        })
+        .await;
+    outcome.map_err(|fault| give_up(fault, &target, retry, tries.into_inner()))
+}
+
+fn host(request: &Request) -> &str {
+    request.url().host_str().unwrap_or_default()
+}
+
+fn seconds(wait: Duration) -> String {
+    if wait < Duration::from_secs(10) {
+        format!("{:.1} s", wait.as_secs_f64())
+    } else {
+        format!("{} s", wait.as_secs())
+    }
+}
+
+fn give_up(fault: Fault, target: &Target<'_>, retry: &Retry, tries: u32) -> anyhow::Error {
+    let error = match fault.again {
+        Again::After(wait) => {
+            let ends = SystemTime::now() + wait;
+            let ends = Timestamp::try_from(ends).map_or_else(|_| "later".into(), |ends| format!("at {ends:.0}"));
+            let message = format!(
+                "the rate limit of `{}` is used up and resets {ends}, in {}: longer than we may wait",
+                host(target.0),
+                seconds(wait)
+            );
+            let failure = Failure::new(Class::Unexpected, message).hint("try again after that time, or use a token with a higher limit");
+            fault.error.context(failure)
+        }
+        Again::IfRepeatable if !retry.repeatable => fault.error.context(Lost),
+        _ => fault.error,
+    };
+    match tries {
+        1 => error.context(target.to_string()),
+        tries => error.context(format!("{target}: gave up after {tries} tries within {}", seconds(retry.budget))),
+    }
+}
+
+/// Whether an answer is one to keep.
+fn judge(response: &Response, body: &[u8], retry: &Retry) -> Result<(), Fault> {
+    let status = response.status();
+    let answered = || anyhow::anyhow!("the server answered {status}");
+    if let Some(limit) = rate_limit(status, response.headers(), body) {
+        return Err(Fault::new(Again::After(limit.unwrap_or(retry.unsaid_limit)), answered()));
+    }
+    if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
+        return Err(Fault::new(Again::IfRepeatable, answered()));
+    }
+    Ok(())
+}
+
+/// Whether an answer is a rate limit, and when it ends if it says so: [GitHub's two kinds][docs], and what 429 means everywhere.
+///
+/// [docs]: https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#exceeding-the-rate-limit
+fn rate_limit(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Option<Duration>> {
+    if !matches!(status, StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS) {
+        return None;
+    }
+    let number = |name| headers.get(name)?.to_str().ok()?.trim().parse::<i64>().ok();
+    let length = |seconds: i64| Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    if let Some(after) = number(RETRY_AFTER.as_str()) {
+        return Some(Some(length(after)));
+    }
+    if number("x-ratelimit-remaining") == Some(0) {
+        return Some(number("x-ratelimit-reset").map(|reset| length(reset.saturating_sub(server_time(headers)))));
+    }
+    let said = String::from_utf8_lossy(body).to_ascii_lowercase().contains("secondary rate limit");
+    (said || status == StatusCode::TOO_MANY_REQUESTS).then_some(None)
+}
+
+/// The server's own clock if it shows one (a machine that has just booted may be wrong), in seconds since 1970.
+fn server_time(headers: &HeaderMap) -> i64 {
+    let shown = headers.get(DATE).and_then(|date| date.to_str().ok());
+    let parsed = shown.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
+    parsed.map_or_else(|| Timestamp::now().as_second(), |date| date.timestamp().as_second())
+}

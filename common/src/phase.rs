@@ -1,0 +1,107 @@
+//! The phases of a launch, as one machine-readable line each on the instance's console.
+//!
+//! The bootstrap script and the agent write them, the launcher reads them back from the console to say in which phase a launch died.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Where a phase stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It has begun.
+    Begin,
+    /// It ended well.
+    Ok,
+    /// It failed; the detail says why.
+    Fail,
+}
+
+impl State {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Begin => "begin",
+            Self::Ok => "ok",
+            Self::Fail => "fail",
+        }
+    }
+}
+
+/// One line: `cml-phase name=startup-script state=fail after=12 detail=exit status 7`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Phase {
+    /// `boot`, `agent`, `startup-script`, `install-runner`, `register`, `online`.
+    pub name: String,
+    /// Where it stands.
+    pub state: State,
+    /// Whole seconds since the bootstrap script (its phases) or the agent (its own) began.
+    pub after: Duration,
+    /// The rest of the line: free text, one line.
+    pub detail: String,
+}
+
+/// How each line begins.
+pub const PREFIX: &str = "cml-phase ";
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{PREFIX}name={} state={} after={}",
+            self.name,
+            self.state.name(),
+            self.after.as_secs()
+        )?;
+        if !self.detail.is_empty() {
+            write!(f, " detail={}", self.detail.replace(['\n', '\r'], " "))?;
+        }
+        Ok(())
+    }
+}
+
+impl Phase {
+    /// Reads a console line; whatever stands before the prefix (a kernel time stamp) is ignored.
+    pub fn parse(line: &str) -> Option<Self> {
+        let rest = &line[line.find(PREFIX)? + PREFIX.len()..];
+        let (head, detail) = rest.split_once(" detail=").unwrap_or((rest, ""));
+        let mut fields = head.split_whitespace();
+        let name = fields.next()?.strip_prefix("name=")?.to_owned();
+        let state = match fields.next()?.strip_prefix("state=")? {
+            "begin" => State::Begin,
+            "ok" => State::Ok,
+            "fail" => State::Fail,
+            _ => return None,
+        };
+        let after = Duration::from_secs(fields.next()?.strip_prefix("after=")?.parse().ok()?);
+        Some(Self {
+            name,
+            state,
+            after,
+            detail: detail.trim_end().to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Phase, State};
+    use std::time::Duration;
+
+    #[test]
+    fn a_line_reads_back() {
+        let phase = Phase {
+            name: "startup-script".into(),
+            state: State::Fail,
+            after: Duration::from_secs(12),
+            detail: "exit status 7\nname=x".into(),
+        };
+        let line = phase.to_string();
+        assert_eq!(
+            line,
+            "cml-phase name=startup-script state=fail after=12 detail=exit status 7 name=x"
+        );
+        let read = Phase::parse(&format!("[    1.2] {line}\r")).unwrap();
+        assert_eq!((read.state, read.detail.as_str()), (State::Fail, "exit status 7 name=x"));
+        assert_eq!(Phase::parse("cml-phase name=x state=maybe after=1"), None);
+        assert_eq!(Phase::parse("hello"), None);
+    }
+}

@@ -1,0 +1,83 @@
+//! A cloud seen from outside: makes an instance, finds it, destroys it.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use async_trait::async_trait;
+use common::spec::CloudKind;
+use serde::Serialize;
+
+use crate::options::CloudOptions;
+
+/// One per cloud. Every method may be called again after a failure.
+#[async_trait]
+pub trait Cloud: Send + Sync {
+    /// Refuses what this cloud does not support, before anything is asked or created.
+    fn supports(&self, options: &CloudOptions) -> Result<()>;
+
+    /// The calls that [`Cloud::create`] would make, for `--dry-run`; only reads.
+    async fn plan(&self, order: &Order) -> Result<Vec<String>>;
+
+    /// Makes one instance; walks zones and candidate types on capacity errors. Returns as soon as the cloud has accepted it.
+    async fn create(&self, order: &Order) -> Result<Instance>;
+
+    /// Every live instance that carries this launch id, whatever became of the answer to [`Cloud::create`].
+    async fn find(&self, launch_id: &str) -> Result<Vec<Instance>>;
+
+    /// Destroys an instance and all that was made with it; gone already is success.
+    async fn destroy(&self, instance_id: &str) -> Result<()>;
+
+    /// The console output, as much as the cloud keeps.
+    async fn console(&self, instance_id: &str) -> Result<String>;
+}
+
+/// An instance to make.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// Unique per launch: idempotency tokens and the tag that [`Cloud::find`] looks for are made from it.
+    pub launch_id: String,
+    /// The runner's name.
+    pub name: String,
+    /// What the user asked for.
+    pub options: CloudOptions,
+    /// The rendered start-up data, not yet compressed or encoded.
+    pub startup_data: String,
+    /// Tags on everything that is made; the user's own are among them.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// An instance that exists.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Instance {
+    /// The cloud's id.
+    pub id: String,
+    /// Public address, else private; none while the cloud has not said.
+    pub ip: Option<String>,
+    /// Native type.
+    pub kind: String,
+    /// Native region.
+    pub region: String,
+    /// Native zone, where there are zones.
+    pub zone: Option<String>,
+    /// Native image id.
+    pub image: String,
+    /// Whether it is a spot instance.
+    pub spot: bool,
+    /// When it was launched, RFC 3339.
+    pub launched_at: String,
+    /// The cloud's word for its state, and the reason where it died.
+    pub state: String,
+}
+
+impl Instance {
+    /// Whether it neither runs nor will run.
+    pub fn is_gone(&self) -> bool {
+        ["shutting-down", "terminated", "stopping", "stopped"].iter().any(|state| self.state.starts_with(state))
+    }
+}
+
+/// Opens the client of a cloud.
+pub async fn open(kind: CloudKind, options: &CloudOptions) -> Result<Box<dyn Cloud>> {
+    let _ = (kind, options);
+    anyhow::bail!("being built")
+}
