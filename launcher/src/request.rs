@@ -1,0 +1,26 @@
+//! What a launch starts from: the parsed command line, and what was inferred from the surroundings.
+
+use common::secret::Secret;
+use common::spec::{ForgeKind, LaunchJob};
+use url::Url;
+
+use crate::options::LaunchOptions;
+
+/// One launch. Everything is checked as far as it can be without asking anyone.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Which forge serves `repo`.
+    pub forge: ForgeKind,
+    /// Repository, organisation or group page, without credentials and without `.git`.
+    pub repo: Url,
+    /// The forge token.
+    pub token: Secret,
+    /// The options as given, defaults filled in.
+    pub options: LaunchOptions,
+    /// The runner's name: the user's, else `cml-` and ten random characters.
+    pub name: String,
+    /// Whether the user gave the name; a made one cannot be in use.
+    pub named_by_user: bool,
+    /// The job of a run of `repo` in which this launcher runs, if it does.
+    pub launch_job: Option<LaunchJob>,
+}
