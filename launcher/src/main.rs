@@ -1,7 +1,124 @@
-//! `cml`: launches one self-hosted CI runner on a cloud, or runs it on this host.
+//! `cml`: launches one self-hosted CI runner on a cloud, or runs it on this host. Parses, calls, prints, exits.
 
+mod cli;
 mod cloud;
+mod infer;
+mod local;
 mod options;
+#[cfg(test)]
+mod reference;
 mod request;
 
-fn main() {}
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context as _, Result};
+use clap::builder::StyledStr;
+use common::error::Report;
+use common::log::{self, Level};
+
+use cli::{Invocation, Parsed};
+use infer::Surroundings;
+use request::Request;
+
+fn main() -> ExitCode {
+    let argv: Vec<String> = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let vars = std::env::vars_os().map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()));
+    match run(&argv, vars.collect()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let report = Report(&error);
+            print_error(&report);
+            u8::try_from(report.class().exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+        }
+    }
+}
+
+fn run(argv: &[String], vars: BTreeMap<String, String>) -> Result<()> {
+    let parsed = match cli::parse(argv, &vars)? {
+        Invocation::Print(text) => return print(&text),
+        Invocation::Launch(parsed) => *parsed,
+    };
+    log::init(parsed.options.generic.log);
+    for warning in &parsed.warnings {
+        tracing::warn!("{}", warning.0);
+    }
+    let request = request(parsed, vars)?;
+    if request.options.cloud.cloud.is_none() {
+        return on_this_host(request);
+    }
+    anyhow::bail!("being built")
+}
+
+/// Fills in what the options leave open.
+fn request(parsed: Parsed, vars: BTreeMap<String, String>) -> Result<Request> {
+    let Parsed { options, given, .. } = parsed;
+    let remote = if options.generic.repo.is_none() { git_remote() } else { None };
+    let target = infer::target(&options.generic, &Surroundings { vars, remote })?;
+    cli::support::check_forge(target.forge, &given)?;
+    let named = options.decision.name.as_deref();
+    Ok(Request {
+        forge: target.forge,
+        repo: target.repo,
+        token: target.token,
+        name: infer::name(named)?,
+        named_by_user: named.is_some(),
+        launch_job: target.launch_job,
+        options,
+    })
+}
+
+fn on_this_host(request: Request) -> Result<()> {
+    let host = local::Host::here();
+    if request.options.decision.dry_run {
+        let plan = local::plan(request, &host)?;
+        return write_out(plan.as_bytes());
+    }
+    local::run(request, &host)
+}
+
+/// The checkout's remote; none where git, the checkout or the remote is missing.
+fn git_remote() -> Option<String> {
+    let mut git = Command::new("git");
+    git.args(["config", "--get", "remote.origin.url"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null());
+    let output = git.output().ok().filter(|output| output.status.success())?;
+    let remote = String::from_utf8(output.stdout).ok()?.trim().to_owned();
+    (!remote.is_empty()).then_some(remote)
+}
+
+fn print(text: &StyledStr) -> Result<()> {
+    let text = if io::stdout().is_terminal() {
+        text.ansi().to_string()
+    } else {
+        text.to_string()
+    };
+    write_out(format!("{}\n", text.trim_end()).as_bytes())
+}
+
+/// Who reads only the start of it (`| head`) is content.
+fn write_out(bytes: &[u8]) -> Result<()> {
+    match io::stdout().lock().write_all(bytes) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("writing to standard output"),
+    }
+}
+
+/// Once: as text on a terminal, else as one JSON line.
+fn print_error(report: &Report<'_>) {
+    if io::stderr().is_terminal() {
+        let mut stderr = io::stderr().lock();
+        // There is nowhere left to report that this failed.
+        let _ = writeln!(stderr, "{report}");
+        return;
+    }
+    // A command line that was refused never set the log up.
+    log::init(Level::default());
+    let message = report.0.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
+    match report.hint() {
+        Some(hint) => tracing::error!(hint, "{message}"),
+        None => tracing::error!("{message}"),
+    }
+}

@@ -32,11 +32,8 @@ pub struct RunnerCommand {
 /// Every option of `cml runner`.
 #[derive(Debug, Clone, Args)]
 pub struct LaunchOptions {
-    /// Where the repository is and how to speak to it.
-    #[command(flatten)]
-    pub generic: GenericOptions,
     /// What the agent is told.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Runner options")]
     pub runner: RunnerOptions,
     /// What the launcher decides.
     #[command(flatten)]
@@ -44,6 +41,9 @@ pub struct LaunchOptions {
     /// What the instance is made of.
     #[command(flatten)]
     pub cloud: CloudOptions,
+    /// Where the repository is and how to speak to it.
+    #[command(flatten)]
+    pub generic: GenericOptions,
     /// Accepted for the old tool's sake.
     #[command(flatten)]
     pub ignored: IgnoredOptions,
@@ -53,7 +53,7 @@ pub struct LaunchOptions {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Generic options")]
 pub struct GenericOptions {
-    /// Personal access token; can also be given as REPO_TOKEN, GITHUB_TOKEN, GITLAB_TOKEN or BITBUCKET_TOKEN
+    /// Personal access token [default: REPO_TOKEN, else the forge's own GITHUB_TOKEN, GITLAB_TOKEN or BITBUCKET_TOKEN]
     #[arg(long, alias = "driver-token", value_name = "TOKEN", hide_env_values = true)]
     pub token: Option<Secret>,
 
@@ -99,7 +99,7 @@ pub struct DecisionOptions {
     pub agent_url: Option<String>,
 
     /// SHA-256 of that download, in hex
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", value_parser = sha256)]
     pub agent_sha256: Option<String>,
 }
 
@@ -138,7 +138,7 @@ pub struct CloudOptions {
     pub cloud_spot: bool,
 
     /// Maximum spot instance bidding price in USD per hour; -1 for no cap
-    #[arg(long, default_value = "-1", value_name = "USD", allow_hyphen_values = true)]
+    #[arg(long, default_value = "-1", value_name = "USD", value_parser = price)]
     pub cloud_spot_price: f64,
 
     /// Region: generic (us-west, us-east, eu-west, eu-north) or native, or an availability zone
@@ -153,8 +153,8 @@ pub struct CloudOptions {
     #[arg(long, value_name = "KEY=VALUE", num_args = 1..)]
     pub cloud_metadata: Vec<String>,
 
-    /// Private SSH RSA key for debugging (its public half goes to the instance) [default: none]
-    #[arg(long, value_name = "KEY", allow_hyphen_values = true)]
+    /// Private SSH RSA key for debugging (its public half goes to the instance)
+    #[arg(long, value_name = "KEY")]
     pub cloud_ssh_private: Option<Secret>,
 
     /// AWS security group: identifier or name [default: the VPC's default group]
@@ -195,4 +195,27 @@ pub struct IgnoredOptions {
     /// The old tool accepted and ignored it.
     #[arg(long, hide = true)]
     pub runner_path: Option<String>,
+}
+
+/// A bid, or any negative number for no cap.
+fn price(text: &str) -> Result<f64, String> {
+    let refuse = || "a price is a number of USD above 0, or -1 for no cap".to_owned();
+    let price: f64 = text.trim().parse().map_err(|_| refuse())?;
+    if price.is_finite() && price != 0.0 {
+        Ok(price)
+    } else {
+        Err(refuse())
+    }
+}
+
+/// 64 hexadecimal digits, in lower case.
+fn sha256(text: &str) -> Result<String, String> {
+    /// Two digits for each of the hash's 32 bytes.
+    const DIGITS: usize = 64;
+    let digits = text.trim().to_ascii_lowercase();
+    if digits.len() == DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        Ok(digits)
+    } else {
+        Err(format!("a SHA-256 is {DIGITS} hexadecimal digits, as `sha256sum` prints them"))
+    }
 }

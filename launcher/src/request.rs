@@ -1,7 +1,7 @@
 //! What a launch starts from: the parsed command line, and what was inferred from the surroundings.
 
 use common::secret::Secret;
-use common::spec::{ForgeKind, LaunchJob};
+use common::spec::{Credential, ForgeKind, LaunchJob, RunnerSpec, SPEC_VERSION};
 use url::Url;
 
 use crate::options::LaunchOptions;
@@ -23,4 +23,21 @@ pub struct Request {
     pub named_by_user: bool,
     /// The job of a run of `repo` in which this launcher runs, if it does.
     pub launch_job: Option<LaunchJob>,
+}
+
+impl Request {
+    /// What the agent is told when it holds `credential`.
+    pub fn spec(&self, credential: Credential) -> RunnerSpec {
+        RunnerSpec {
+            version: SPEC_VERSION,
+            name: self.name.clone(),
+            forge: self.forge,
+            repo: self.repo.clone(),
+            cloud: self.options.cloud.cloud,
+            credential,
+            launch: self.launch_job.clone(),
+            log: self.options.generic.log,
+            options: self.options.runner.clone(),
+        }
+    }
 }

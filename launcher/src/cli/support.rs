@@ -1,0 +1,70 @@
+//! Options that only some clouds or forges support: refused by name before anything is asked or created.
+
+use std::fmt::Display;
+
+use anyhow::Result;
+use common::error::{Class, Failure};
+use common::spec::{CloudKind, ForgeKind};
+
+use super::{Given, Warning};
+
+/// The clouds that support an option; one that is not here is every cloud's.
+const CLOUDS: [(&str, &[CloudKind]); 5] = [
+    ("cloud_aws_security_group", &[CloudKind::Aws]),
+    ("cloud_aws_subnet", &[CloudKind::Aws]),
+    ("cloud_permission_set", &[CloudKind::Aws, CloudKind::Gcp]),
+    ("cloud_ssh_private", &[CloudKind::Aws, CloudKind::Azure]),
+    ("cloud_kubernetes_node_selector", &[CloudKind::Kubernetes]),
+];
+
+/// The forges that support an option; one that is not here is every forge's.
+const FORGES: [(&str, &[ForgeKind]); 2] = [
+    ("docker_volumes", &[ForgeKind::GitLab]),
+    ("reuse_idle", &[ForgeKind::GitHub, ForgeKind::GitLab]),
+];
+
+/// Refuses the options that the chosen cloud does not support. Without a cloud they have no effect, as in the old tool.
+pub fn check_cloud(cloud: Option<CloudKind>, given: &Given) -> Result<Vec<Warning>> {
+    let Some(cloud) = cloud else {
+        let idle = given.sources().filter(|(id, _)| id.starts_with("cloud_"));
+        return Ok(idle
+            .map(|(_, source)| Warning(format!("`{source}` has no effect without `--cloud`: the runner runs on this host")))
+            .collect());
+    };
+    check(&CLOUDS, "cloud", cloud, given)?;
+    let price = given.source("cloud_spot_price").filter(|_| given.source("cloud_spot").is_none());
+    Ok(price
+        .map(|source| Warning(format!("`{source}` has no effect without `--cloud-spot`")))
+        .into_iter()
+        .collect())
+}
+
+/// Refuses the options that the forge does not support.
+pub fn check_forge(forge: ForgeKind, given: &Given) -> Result<()> {
+    check(&FORGES, "driver", forge, given)
+}
+
+fn check<K: Display + PartialEq>(table: &[(&str, &[K])], flag: &str, chosen: K, given: &Given) -> Result<()> {
+    for (id, supporting) in table {
+        let Some(source) = given.source(id) else { continue };
+        if !supporting.contains(&chosen) {
+            let names: Vec<String> = supporting.iter().map(|kind| format!("`--{flag}={kind}`")).collect();
+            return Err(
+                Failure::new(Class::Usage, format!("`{source}` is not supported with `--{flag}={chosen}`"))
+                    .hint(format!("it is supported with {}", names.join(" and ")))
+                    .into(),
+            );
+        }
+    }
+    Ok(())
+}
+
+/// The clouds or forges that an option is limited to, for the reference.
+#[cfg(test)]
+pub fn limits(id: &str) -> Option<String> {
+    fn join<K: Display>(table: &[(&str, &[K])], id: &str) -> Option<String> {
+        let (_, kinds) = table.iter().find(|(limited, _)| *limited == id)?;
+        Some(kinds.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+    }
+    join(&CLOUDS, id).or_else(|| join(&FORGES, id))
+}
