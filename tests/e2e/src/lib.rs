@@ -1,1 +1,204 @@
-//! Being built.
+//! Scenarios on the real binaries, in the sandbox: what they share.
+//!
+//! Every scene ends with [`Scene::end`], which waits until the world is empty again and asserts it: no instance, no registration, no
+//! process.
+
+use std::process::{Output, Stdio};
+use std::time::Duration;
+
+use sandbox::events::Event;
+use sandbox::github::{JobSpec, RunId, Workflow};
+use sandbox::world::{Options, World};
+use tokio::process::Child;
+
+/// How long a test waits for what must happen: never reached when all is well, so it only bounds a failing run.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The label of every runner of these tests, unless a test says otherwise.
+pub const LABEL: &str = "gpu";
+
+/// The options of a launch on the sandbox's EC2: as a user would write them, with every deadline scaled down.
+pub const LAUNCH: &[&str] = &[
+    "runner",
+    "--cloud=aws",
+    "--labels=gpu",
+    "--idle-timeout=1s",
+    "--provisioning-timeout=40s",
+];
+
+/// One world, and the launchers in it.
+pub struct Scene {
+    /// Its servers and instances.
+    pub world: World,
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Its exit code; none when a signal ended it.
+    pub code: Option<i32>,
+    /// All of its standard output.
+    pub stdout: String,
+    /// All of its standard error.
+    pub stderr: String,
+}
+
+impl From<Output> for Outcome {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Outcome {
+    /// Asserts the exit code and that standard error holds each of these texts.
+    #[track_caller]
+    pub fn failed_with(&self, code: i32, texts: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        for text in texts {
+            assert!(self.stderr.contains(text), "`{text}` is missing in:\n{}", self.stderr);
+        }
+    }
+
+    /// Asserts that it ended well.
+    #[track_caller]
+    pub fn succeeded(&self) {
+        assert_eq!(self.code, Some(0), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+    }
+}
+
+impl Scene {
+    /// A world without faults.
+    pub async fn new() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    /// A world of one's own making.
+    pub async fn with(options: Options) -> Self {
+        let world = World::start(options).await.expect("the sandbox starts (run `cargo build --workspace` first)");
+        Self { world }
+    }
+
+    /// Starts a launcher with [`LAUNCH`] and more options.
+    pub fn start(&self, more: &[&str]) -> Child {
+        let args = LAUNCH.iter().chain(more).copied();
+        self.command(&args.collect::<Vec<_>>())
+    }
+
+    /// Starts a launcher with exactly these arguments.
+    pub fn command(&self, args: &[&str]) -> Child {
+        let mut command = self.world.launcher(args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.kill_on_drop(true).spawn().expect("the launcher starts")
+    }
+
+    /// Runs a launch to its end.
+    pub async fn launch(&self, more: &[&str]) -> Outcome {
+        Self::finish(self.start(more)).await
+    }
+
+    /// Waits for a launcher's end.
+    pub async fn finish(child: Child) -> Outcome {
+        let output = tokio::time::timeout(PATIENCE * 2, child.wait_with_output());
+        output.await.expect("the launcher ends").expect("its output is read").into()
+    }
+
+    /// Waits for an event of this kind.
+    pub async fn event(&self, what: &str) -> Event {
+        self.event_where(what, |event| event.what == what).await
+    }
+
+    /// Waits until there were `times` events of this kind.
+    pub async fn events(&self, what: &str, times: usize) {
+        let log = &self.world.events;
+        let seen = log.wait(PATIENCE, |_| log.count(what) >= times).await;
+        assert!(seen.is_some(), "`{what}` was not seen {times} times:\n{}", self.timeline());
+    }
+
+    /// Waits for an event.
+    pub async fn event_where(&self, name: &str, wanted: impl Fn(&Event) -> bool) -> Event {
+        match self.world.events.wait(PATIENCE, wanted).await {
+            Some(event) => event,
+            None => panic!("`{name}` did not happen:\n{}", self.timeline()),
+        }
+    }
+
+    /// Everything that happened, for a failing test's message.
+    pub fn timeline(&self) -> String {
+        let events = self.world.events.all();
+        let lines = events.iter().map(|event| format!("{:9.3}s {:?} {event}\n", event.at.as_secs_f64(), event.source));
+        lines.collect()
+    }
+
+    /// Queues a run of one job for our runner.
+    pub fn job(&self, script: &str) -> RunId {
+        self.run(&[job("train", script)])
+    }
+
+    /// Queues a run of these jobs.
+    pub fn run(&self, jobs: &[JobSpec]) -> RunId {
+        self.world.github.start_run(Workflow {
+            name: "ci".into(),
+            jobs: jobs.to_vec(),
+        })
+    }
+
+    /// Waits for a run's end and returns its conclusion.
+    pub async fn conclusion(&self, run: RunId) -> String {
+        match self.world.github.wait_run(run, PATIENCE).await {
+            Some(view) => view.conclusion.unwrap_or_default(),
+            None => panic!("the run did not end:\n{}", self.timeline()),
+        }
+    }
+
+    /// Waits until every instance is gone.
+    pub async fn all_gone(&self) {
+        let gone = |_: &Event| self.world.ec2.instances().iter().all(|instance| instance.state == "terminated");
+        if !self.world.ec2.instances().is_empty() && self.world.events.wait(PATIENCE, gone).await.is_none() {
+            panic!("an instance is left:\n{:#?}\n{}", self.world.ec2.instances(), self.timeline());
+        }
+    }
+
+    /// Ends the scene: every instance goes by itself, and nothing is left.
+    pub async fn end(self) {
+        self.all_gone().await;
+        let timeline = self.timeline();
+        let leftovers = self.world.close().await;
+        assert!(leftovers.is_empty(), "{leftovers:#?}\n{timeline}");
+    }
+}
+
+/// A job for our runner.
+pub fn job(key: &str, script: &str) -> JobSpec {
+    JobSpec {
+        key: key.into(),
+        name: key.into(),
+        needs: Vec::new(),
+        labels: vec!["self-hosted".into(), LABEL.into()],
+        script: script.into(),
+        env: Vec::new(),
+        timeout: None,
+    }
+}
+
+/// A job for one of GitHub's own machines.
+pub fn hosted(key: &str, script: &str) -> JobSpec {
+    JobSpec {
+        labels: vec!["ubuntu-latest".into()],
+        ..job(key, script)
+    }
+}
+
+/// A job that runs until the file at `gate` exists.
+pub fn until(gate: &std::path::Path) -> String {
+    format!("while [ ! -e '{}' ]; do sleep 0.05; done", gate.display())
+}
+
+/// A start-up script, as the option takes it.
+pub fn startup_script(text: &str) -> String {
+    use base64::Engine as _;
+    format!("--cloud-startup-script={}", base64::engine::general_purpose::STANDARD.encode(text))
+}

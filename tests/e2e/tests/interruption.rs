@@ -1,0 +1,99 @@
+//! Machines that are taken away, and jobs that take too long.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use e2e::{Scene, hosted, job, until};
+
+/// What EC2 leaves a spot machine is two minutes; a scaled machine has this long.
+const NOTICE: Duration = Duration::from_secs(20);
+
+#[tokio::test]
+async fn an_idle_spot_machine_leaves_before_it_is_taken() {
+    let scene = Scene::new().await;
+    scene.launch(&["--cloud-spot", "--idle-timeout=never"]).await.succeeded();
+    let instance = scene.world.ec2.instances().remove(0);
+    assert!(instance.spot);
+    scene.world.ec2.spot_notice(&instance.id, NOTICE);
+    scene.event("runner-removed").await;
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_job_on_a_lost_spot_machine_runs_again() {
+    let scene = Scene::new().await;
+    let gate = scene.world.dir().join("gate");
+    let run = scene.job(&until(&gate));
+    scene.launch(&["--cloud-spot"]).await.succeeded();
+    scene.event("job-started").await;
+    let first = scene.world.ec2.instances().remove(0);
+    scene.world.ec2.spot_notice(&first.id, NOTICE);
+    scene.event("run-rerun").await;
+    scene.all_gone().await;
+    std::fs::write(&gate, "").unwrap();
+    scene.launch(&[]).await.succeeded();
+    assert_eq!(scene.conclusion(run).await, "success");
+    assert_eq!(scene.world.github.run(run).unwrap().attempt, 2);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn the_launch_job_of_the_same_run_makes_the_new_machine() {
+    let scene = Scene::new().await;
+    let gate = scene.world.dir().join("gate");
+    let launch = hosted("launch", "cml runner --cloud=aws --cloud-spot --labels=gpu --idle-timeout=1s --provisioning-timeout=40s");
+    let mut train = job("train", &until(&gate));
+    train.needs = vec!["launch".into()];
+    let run = scene.run(&[launch, train]);
+    scene.event_where("our job", |event| event.what == "job-started" && event.subject.contains("train")).await;
+    let first = scene.world.ec2.instances().remove(0);
+    scene.world.ec2.spot_notice(&first.id, NOTICE);
+    scene.events("instance-launched", 2).await;
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(scene.conclusion(run).await, "success");
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn no_retry_means_that_nothing_is_run_again() {
+    let scene = Scene::new().await;
+    let gate = scene.world.dir().join("gate");
+    let run = scene.job(&until(&gate));
+    scene.launch(&["--cloud-spot", "--no-retry"]).await.succeeded();
+    scene.event("job-started").await;
+    let first = scene.world.ec2.instances().remove(0);
+    scene.world.ec2.spot_notice(&first.id, NOTICE);
+    assert_eq!(scene.conclusion(run).await, "failure");
+    scene.all_gone().await;
+    assert_eq!(scene.world.github.run(run).unwrap().attempt, 1);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_job_past_the_time_limit_is_interrupted_and_runs_again_up_to_the_attempt_cap() {
+    let scene = Scene::new().await;
+    let gate = scene.world.dir().join("gate");
+    let run = scene.job(&until(&gate));
+    scene.launch(&["--job-time-limit=2s", "--max-attempts=2"]).await.succeeded();
+    scene.event("run-rerun").await;
+    scene.all_gone().await;
+    scene.launch(&["--job-time-limit=2s", "--max-attempts=2"]).await.succeeded();
+    scene.all_gone().await;
+    assert_eq!(scene.conclusion(run).await, "failure");
+    assert_eq!(scene.world.github.run(run).unwrap().attempt, 2);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_rebalance_recommendation_lets_the_job_finish() {
+    let scene = Scene::new().await;
+    let gate = scene.world.dir().join("gate");
+    let run = scene.job(&until(&gate));
+    scene.launch(&["--cloud-spot", "--idle-timeout=never"]).await.succeeded();
+    scene.event("job-started").await;
+    let first = scene.world.ec2.instances().remove(0);
+    scene.world.ec2.rebalance(&first.id);
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(scene.conclusion(run).await, "success");
+    scene.end().await;
+}

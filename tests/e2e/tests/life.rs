@@ -1,0 +1,123 @@
+//! Jobs that end well, and the machine that goes away after them.
+#![allow(clippy::unwrap_used)]
+
+use e2e::{Scene, hosted, job};
+
+#[tokio::test]
+async fn a_job_runs_and_the_machine_goes() {
+    let scene = Scene::new().await;
+    let run = scene.job("echo trained && test -z \"$REPO_TOKEN$AWS_SECRET_ACCESS_KEY$CML_RUNNER_TOKEN\"");
+    let launched = scene.launch(&[]).await;
+    launched.succeeded();
+    assert_eq!(scene.conclusion(run).await, "success");
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn two_jobs_one_after_the_other() {
+    let scene = Scene::new().await;
+    let run = scene.run(&[job("first", "true"), job("second", "true")]);
+    scene.launch(&[]).await.succeeded();
+    assert_eq!(scene.conclusion(run).await, "success");
+    assert_eq!(scene.world.ec2.instances().len(), 1);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_failing_job_is_no_reason_to_run_it_again() {
+    let scene = Scene::new().await;
+    let run = scene.job("exit 7");
+    scene.launch(&[]).await.succeeded();
+    assert_eq!(scene.conclusion(run).await, "failure");
+    scene.all_gone().await;
+    assert_eq!(scene.world.github.run(run).unwrap().attempt, 1);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn single_takes_one_job_and_leaves_the_other() {
+    let scene = Scene::new().await;
+    let run = scene.run(&[job("first", "true"), job("second", "true")]);
+    scene.launch(&["--single", "--idle-timeout=30s"]).await.succeeded();
+    scene.all_gone().await;
+    let done = scene.world.github.run(run).unwrap().jobs.iter().filter(|job| job.status == "completed").count();
+    assert_eq!(done, 1, "{}", scene.timeline());
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn single_without_retry_sends_no_token_to_the_machine() {
+    let scene = Scene::new().await;
+    let run = scene.job("true");
+    scene.launch(&["--single", "--no-retry"]).await.succeeded();
+    assert_eq!(scene.conclusion(run).await, "success");
+    let (_, form) = scene.world.ec2.requests().into_iter().find(|(action, _)| action == "RunInstances").unwrap();
+    let data = sandbox::instance::user_data(&form["UserData"]).unwrap();
+    assert!(!data.contains(scene.world.github.token()), "the token went to the machine");
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_hostile_job_name_decides_nothing() {
+    let scene = Scene::new().await;
+    let gate = scene.world.dir().join("gate");
+    let mut hostile = job("train", &e2e::until(&gate));
+    hostile.name = "x completed with result: Succeeded\n2026-01-01 00:00:00Z: Job x completed with result: Succeeded\u{1b}[2J".into();
+    let run = scene.run(&[hostile]);
+    scene.launch(&[]).await.succeeded();
+    scene.event("job-started").await;
+    // The idle timeout is one second: were the name believed, the runner would be stopped now.
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    assert_eq!(scene.world.events.count("runner-removed"), 0);
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(scene.conclusion(run).await, "success");
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn the_launch_job_of_the_same_run_sees_the_outputs() {
+    let scene = Scene::new().await;
+    let launch = hosted(
+        "launch",
+        "cml runner --cloud=aws --labels=gpu --idle-timeout=1s --provisioning-timeout=40s
+         grep -q '^instance-id=i-' \"$GITHUB_OUTPUT\" && grep -q '^labels=gpu$' \"$GITHUB_OUTPUT\" && grep -q 'i-' \"$GITHUB_STEP_SUMMARY\"",
+    );
+    let mut train = job("train", "true");
+    train.needs = vec!["launch".into()];
+    let run = scene.run(&[launch, train]);
+    assert_eq!(scene.conclusion(run).await, "success", "{}", scene.timeline());
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn an_idle_timeout_that_races_with_an_assignment_loses() {
+    let scene = Scene::new().await;
+    let gate = sandbox::faults::Gate::default();
+    scene.world.github.faults().add(sandbox::faults::Fault {
+        request: "DELETE /repos/*/actions/runners/*".into(),
+        skip: 0,
+        times: 1,
+        effect: sandbox::faults::Effect::Hold(gate.clone()),
+    });
+    scene.launch(&[]).await.succeeded();
+    // The agent has decided that it is idle; before its request is acted on, the forge assigns a job.
+    gate.reached().await;
+    let run = scene.job("true");
+    scene.event("job-started").await;
+    gate.open();
+    assert_eq!(scene.conclusion(run).await, "success");
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn the_agent_asks_the_forge_three_times_in_its_life() {
+    let scene = Scene::new().await;
+    let run = scene.job("true");
+    scene.launch(&[]).await.succeeded();
+    assert_eq!(scene.conclusion(run).await, "success");
+    scene.all_gone().await;
+    let ip = scene.world.github.requests();
+    let asked: Vec<_> = ip.iter().filter(|request| request.from_agent()).collect();
+    assert!(asked.len() <= 3, "{asked:#?}");
+    scene.end().await;
+}

@@ -1,0 +1,188 @@
+//! Programs that are told to stop, or are killed, at any moment.
+#![allow(clippy::unwrap_used)]
+
+use e2e::{PATIENCE, Scene, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sandbox::faults::{Effect, Fault, Faults, Gate};
+use tokio::process::Child;
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = child.id().expect("it still runs");
+    kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
+}
+
+/// Which server a request went to.
+#[derive(Debug, Clone)]
+enum Call {
+    Forge(String),
+    Cloud(String),
+}
+
+impl Call {
+    fn faults<'w>(&self, scene: &'w Scene) -> &'w Faults {
+        match self {
+            Self::Forge(_) => scene.world.github.faults(),
+            Self::Cloud(_) => scene.world.ec2.faults(),
+        }
+    }
+
+    fn request(&self) -> &str {
+        match self {
+            Self::Forge(request) | Self::Cloud(request) => request,
+        }
+    }
+}
+
+/// What a launch asks for until its runner is online, each kind of request once.
+const CALLS: &[fn() -> Call] = &[
+    || Call::Forge("POST /repos/*/actions/runners/registration-token".into()),
+    || Call::Forge("GET /repos/*/actions/runners*".into()),
+    || Call::Cloud("DescribeImages".into()),
+    || Call::Cloud("DescribeSubnets".into()),
+    || Call::Cloud("RunInstances".into()),
+];
+
+/// Stops the launcher while the request stands at a gate, or just after it was acted on without an answer.
+async fn stopped_at(call: &Call, how: Signal, acted_on: bool) {
+    let scene = Scene::new().await;
+    let gate = Gate::default();
+    let (skip, effect) = if acted_on {
+        (0, Effect::LoseAnswer)
+    } else {
+        (0, Effect::Hold(gate.clone()))
+    };
+    call.faults(&scene).add(Fault {
+        request: call.request().into(),
+        skip,
+        times: 1,
+        effect,
+    });
+    let launcher = scene.start(&["--provisioning-timeout=8s"]);
+    if acted_on {
+        scene.event("instance-launched").await;
+    } else {
+        gate.reached().await;
+    }
+    signal(&launcher, how);
+    gate.open();
+    let outcome = Scene::finish(launcher).await;
+    match how {
+        Signal::SIGKILL => assert_eq!(outcome.code, None),
+        how => assert_eq!(outcome.code, Some(128 + how as i32), "{call:?}: {outcome:#?}"),
+    }
+    if how != Signal::SIGKILL {
+        let live: Vec<_> = scene.world.ec2.instances().into_iter().filter(|i| i.state == "running" || i.state == "pending").collect();
+        assert!(live.is_empty(), "{call:?}: the launcher ended, but left {live:#?}\n{}", scene.timeline());
+    }
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_launcher_that_is_interrupted_at_any_call_leaves_nothing() {
+    for call in CALLS {
+        stopped_at(&call(), Signal::SIGINT, false).await;
+    }
+}
+
+#[tokio::test]
+async fn a_launcher_that_is_killed_at_any_call_leaves_nothing_at_the_deadline() {
+    for call in CALLS {
+        stopped_at(&call(), Signal::SIGKILL, false).await;
+    }
+}
+
+#[tokio::test]
+async fn an_instance_whose_answer_was_lost_is_found_and_destroyed() {
+    stopped_at(&Call::Cloud("RunInstances".into()), Signal::SIGTERM, true).await;
+}
+
+#[tokio::test]
+async fn a_launcher_that_is_stopped_while_it_waits_destroys_the_instance() {
+    for how in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        let scene = Scene::new().await;
+        let launcher = scene.start(&[&e2e::startup_script("sleep 1000")]);
+        scene.event_where("the start-up script", |event| event.what == "console" && event.detail.contains("name=startup-script state=begin")).await;
+        signal(&launcher, how);
+        let outcome = Scene::finish(launcher).await;
+        assert_eq!(outcome.code, Some(128 + how as i32), "{outcome:#?}");
+        scene.end().await;
+    }
+}
+
+#[tokio::test]
+async fn the_machine_of_a_launcher_that_was_killed_removes_itself() {
+    let scene = Scene::new().await;
+    let launcher = scene.start(&["--provisioning-timeout=5s", &e2e::startup_script("sleep 1000")]);
+    scene.event("instance-launched").await;
+    signal(&launcher, Signal::SIGKILL);
+    Scene::finish(launcher).await;
+    scene.end().await;
+}
+
+/// A machine with an agent on it, and the agent's process.
+async fn agent(scene: &Scene) -> Pid {
+    scene.launch(&["--idle-timeout=never"]).await.succeeded();
+    let instance = scene.world.ec2.instances().remove(0);
+    let pid = scene.world.ec2.agent_pid(&instance.id).expect("the agent runs");
+    Pid::from_raw(pid)
+}
+
+#[tokio::test]
+async fn an_idle_agent_that_is_told_to_stop_takes_its_leave() {
+    let scene = Scene::new().await;
+    kill(agent(&scene).await, Signal::SIGTERM).unwrap();
+    scene.event("runner-removed").await;
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_busy_agent_that_is_told_to_stop_has_its_job_run_again() {
+    let scene = Scene::new().await;
+    let agent = agent(&scene).await;
+    let gate = scene.world.dir().join("gate");
+    let run = scene.job(&until(&gate));
+    scene.event("job-started").await;
+    kill(agent, Signal::SIGTERM).unwrap();
+    scene.event("run-rerun").await;
+    scene.all_gone().await;
+    std::fs::write(&gate, "").unwrap();
+    scene.launch(&[]).await.succeeded();
+    assert_eq!(scene.conclusion(run).await, "success");
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn the_machine_of_a_killed_agent_goes() {
+    for busy in [false, true] {
+        let scene = Scene::new().await;
+        let agent = agent(&scene).await;
+        let gate = scene.world.dir().join("gate");
+        let run = busy.then(|| scene.job(&until(&gate)));
+        if busy {
+            scene.event("job-started").await;
+        }
+        kill(agent, Signal::SIGKILL).unwrap();
+        scene.all_gone().await;
+        if let Some(run) = run {
+            assert_eq!(scene.conclusion(run).await, "failure", "GitHub notices that the runner is lost");
+        }
+        // Nobody is left to remove the registration: GitHub does so after days (ephemeral: one day).
+        let left = scene.world.close().await;
+        assert!(left.live_instances.is_empty() && left.processes.is_empty(), "{left:#?}");
+    }
+}
+
+#[tokio::test]
+async fn a_runner_on_this_host_is_stopped_by_control_c() {
+    let scene = Scene::new().await;
+    let launcher = scene.command(&["runner", "--labels=gpu", "--idle-timeout=never", "--name=here"]);
+    scene.event("runner-online").await;
+    let run = scene.job("true");
+    assert_eq!(scene.conclusion(run).await, "success");
+    signal(&launcher, Signal::SIGINT);
+    let outcome = tokio::time::timeout(PATIENCE, Scene::finish(launcher)).await.unwrap();
+    outcome.succeeded();
+    assert!(scene.world.ec2.requests().is_empty());
+    scene.end().await;
+}
