@@ -71,9 +71,9 @@ pub fn token_variables() -> impl Iterator<Item = &'static str> {
     TOKENS.into_iter().chain(SERVERS.map(|(forge, _)| token_variable(forge))).chain(own)
 }
 
-/// Infers what the options leave open.
-pub fn target(options: &GenericOptions, around: &Surroundings) -> Result<Target> {
-    let repo = around.repo(options)?;
+/// Infers what the options leave open; `repo_source` is the flag or the variable that names the repository, if one does.
+pub fn target(options: &GenericOptions, repo_source: Option<&str>, around: &Surroundings) -> Result<Target> {
+    let repo = around.repo(options, repo_source.unwrap_or("--repo"))?;
     let forge = around.forge(options.driver, &repo)?;
     check_path(forge, &repo)?;
     Ok(Target {
@@ -140,10 +140,10 @@ impl Surroundings {
         kinds.find(|kind| self.ci_repo(*kind).is_some()).or_else(is_bitbucket)
     }
 
-    fn repo(&self, options: &GenericOptions) -> Result<Url> {
+    fn repo(&self, options: &GenericOptions, source: &str) -> Result<Url> {
         if let Some(given) = &options.repo {
             let slug_server = || self.server(options.driver.or_else(|| self.ci_forge()).unwrap_or(ForgeKind::GitHub));
-            return page(given, Some(slug_server())).with_context(|| bad_repo("`--repo`"));
+            return page(given, Some(slug_server())).with_context(|| bad_repo(&format!("`{source}`")));
         }
         if let Some(remote) = &self.remote {
             return page(remote, None).with_context(|| bad_repo("the git remote `origin`"));

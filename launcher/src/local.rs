@@ -181,6 +181,3 @@ fn keep_across_exec(lock: &File) -> Result<()> {
     fcntl(lock, FcntlArg::F_SETFD(FdFlag::empty())).context("keeping the lock for the agent")?;
     Ok(())
 }
-
-#[cfg(test)]
-mod tests;

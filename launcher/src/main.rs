@@ -55,7 +55,7 @@ fn run(argv: &[String], vars: BTreeMap<String, String>) -> Result<()> {
 fn request(parsed: Parsed, vars: BTreeMap<String, String>) -> Result<Request> {
     let Parsed { options, given, .. } = parsed;
     let remote = if options.generic.repo.is_none() { git_remote() } else { None };
-    let target = infer::target(&options.generic, &Surroundings { vars, remote })?;
+    let target = infer::target(&options.generic, given.source("repo"), &Surroundings { vars, remote })?;
     cli::support::check_forge(target.forge, &given)?;
     let named = options.decision.name.as_deref();
     Ok(Request {

@@ -45,7 +45,7 @@ pub struct LaunchOptions {
     #[command(flatten)]
     pub generic: GenericOptions,
     /// Accepted for the old tool's sake.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Options without effect")]
     pub ignored: IgnoredOptions,
 }
 

@@ -89,7 +89,7 @@ fn take(
     }
     let Some(first) = inline.or_else(|| rest.next_if(|next| !is_option(next)).map(String::as_str)) else {
         return Err(Failure::new(Class::Usage, format!("`{flag}` needs a value"))
-            .hint(format!("write a value that starts with a dash as `{flag}=-VALUE`"))
+            .hint(format!("write it as `{flag}=VALUE`"))
             .into());
     };
     push(first);

@@ -188,7 +188,7 @@ fn launch(command: Command, names: &Names, mut settings: Vec<Setting>, vars: &BT
     } = Cli::from_arg_matches(&matches).map_err(|error| refusal::explain(&error, names, &given))?;
     let mut options = runner.launch;
     warnings.extend(support::check_cloud(options.cloud.cloud, &given)?);
-    options.runner.labels = labels(&options.runner.labels)?;
+    options.runner.labels = labels(&options.runner.labels, given.source("labels").unwrap_or("--labels"))?;
     Ok(Invocation::Launch(Box::new(Parsed { options, given, warnings })))
 }
 
@@ -251,7 +251,7 @@ fn old_names(names: &Names, given: &Given) -> Vec<Warning> {
 }
 
 /// Trims labels and drops empty and repeated ones.
-fn labels(given: &[String]) -> Result<Vec<String>> {
+fn labels(given: &[String], source: &str) -> Result<Vec<String>> {
     let mut labels: Vec<String> = Vec::new();
     for label in given.iter().map(|label| label.trim()).filter(|label| !label.is_empty()) {
         if !labels.iter().any(|known| known.eq_ignore_ascii_case(label)) {
@@ -259,7 +259,7 @@ fn labels(given: &[String]) -> Result<Vec<String>> {
         }
     }
     if labels.is_empty() {
-        return Err(Failure::new(Class::Usage, "`--labels` names no label")
+        return Err(Failure::new(Class::Usage, format!("`{source}` names no label"))
             .hint("give at least one, such as `--labels=cml`")
             .into());
     }

@@ -1,6 +1,7 @@
 //! What clap refused, in our words: the flag or the variable that the value came from, never a secret.
 
 use std::error::Error as _;
+use std::num::ParseIntError;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use common::error::{Class, Failure};
@@ -38,6 +39,7 @@ pub fn explain(error: &clap::Error, names: &Names, given: &Given) -> anyhow::Err
                 _ => failure,
             };
             match error.source() {
+                Some(why) if why.is::<ParseIntError>() => failure.hint("write a whole number").into(),
                 Some(why) => anyhow::Error::msg(why.to_string()).context(failure),
                 None => failure.into(),
             }
