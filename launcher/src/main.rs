@@ -1,5 +1,6 @@
 //! `cml`: launches one self-hosted CI runner on a cloud, or runs it on this host. Parses, calls, prints, exits.
 
+mod catalog;
 mod cli;
 mod cloud;
 mod infer;
@@ -100,10 +101,11 @@ fn print(text: &StyledStr) -> Result<()> {
 
 /// Who reads only the start of it (`| head`) is content.
 fn write_out(bytes: &[u8]) -> Result<()> {
-    match io::stdout().lock().write_all(bytes) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.context("writing to standard output"),
+    let written = io::stdout().lock().write_all(bytes);
+    if written.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+        return Ok(());
     }
+    written.context("writing to standard output")
 }
 
 /// Once: as text on a terminal, else as one JSON line.
@@ -117,8 +119,9 @@ fn print_error(report: &Report<'_>) {
     // A command line that was refused never set the log up.
     log::init(Level::default());
     let message = report.0.chain().map(ToString::to_string).collect::<Vec<_>>().join(": ");
-    match report.hint() {
-        Some(hint) => tracing::error!(hint, "{message}"),
-        None => tracing::error!("{message}"),
+    if let Some(hint) = report.hint() {
+        tracing::error!(hint, "{message}");
+    } else {
+        tracing::error!("{message}");
     }
 }

@@ -53,7 +53,7 @@ pub struct LaunchOptions {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Generic options")]
 pub struct GenericOptions {
-    /// Personal access token [default: REPO_TOKEN, else the forge's own GITHUB_TOKEN, GITLAB_TOKEN or BITBUCKET_TOKEN]
+    /// Personal access token [default: `REPO_TOKEN`, else the forge's own `GITHUB_TOKEN`, `GITLAB_TOKEN` or `BITBUCKET_TOKEN`]
     #[arg(long, alias = "driver-token", value_name = "TOKEN", hide_env_values = true)]
     pub token: Option<Secret>,
 

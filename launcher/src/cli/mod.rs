@@ -135,12 +135,12 @@ pub fn parse(argv: &[String], vars: &BTreeMap<String, String>) -> Result<Invocat
     let program = argv.first().map(Path::new).and_then(Path::file_name).unwrap_or_default();
     let implied = program == "cml-runner" || program == RUNNER;
     let words = argv::read(argv.get(1..).unwrap_or_default(), &names, |flag| suggestion(&command, flag))?;
-    let named = implied || words.positionals.first().is_some_and(|word| word == RUNNER);
+    let of_runner = implied || words.positionals.first().is_some_and(|word| word == RUNNER);
     if words.version {
         return Ok(Invocation::Print(command.render_version().into()));
     }
     if words.help {
-        let help = match command.find_subcommand_mut(RUNNER).filter(|_| named) {
+        let help = match command.find_subcommand_mut(RUNNER).filter(|_| of_runner) {
             Some(runner) => runner.render_help(),
             None => command.render_help(),
         };

@@ -31,7 +31,7 @@ pub fn check_cloud(cloud: Option<CloudKind>, given: &Given) -> Result<Vec<Warnin
             .map(|(_, source)| Warning(format!("`{source}` has no effect without `--cloud`: the runner runs on this host")))
             .collect());
     };
-    check(&CLOUDS, "cloud", cloud, given)?;
+    check(&CLOUDS, "cloud", &cloud, given)?;
     let price = given.source("cloud_spot_price").filter(|_| given.source("cloud_spot").is_none());
     Ok(price
         .map(|source| Warning(format!("`{source}` has no effect without `--cloud-spot`")))
@@ -41,13 +41,13 @@ pub fn check_cloud(cloud: Option<CloudKind>, given: &Given) -> Result<Vec<Warnin
 
 /// Refuses the options that the forge does not support.
 pub fn check_forge(forge: ForgeKind, given: &Given) -> Result<()> {
-    check(&FORGES, "driver", forge, given)
+    check(&FORGES, "driver", &forge, given)
 }
 
-fn check<K: Display + PartialEq>(table: &[(&str, &[K])], flag: &str, chosen: K, given: &Given) -> Result<()> {
+fn check<K: Display + PartialEq>(table: &[(&str, &[K])], flag: &str, chosen: &K, given: &Given) -> Result<()> {
     for (id, supporting) in table {
         let Some(source) = given.source(id) else { continue };
-        if !supporting.contains(&chosen) {
+        if !supporting.contains(chosen) {
             let names: Vec<String> = supporting.iter().map(|kind| format!("`--{flag}={kind}`")).collect();
             return Err(
                 Failure::new(Class::Usage, format!("`{source}` is not supported with `--{flag}={chosen}`"))

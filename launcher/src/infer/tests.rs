@@ -77,6 +77,15 @@ fn the_addresses_of_a_repository() {
     }
 }
 
+/// `--repo`, `--driver`, the git remote, the environment; and what follows from them.
+type Case<'a> = (
+    Option<&'a str>,
+    Option<ForgeKind>,
+    Option<&'a str>,
+    &'a [(&'a str, &'a str)],
+    (ForgeKind, &'a str),
+);
+
 #[test]
 fn the_repository_and_the_forge() {
     use ForgeKind::{Bitbucket, GitHub, GitLab};
@@ -94,13 +103,6 @@ fn the_repository_and_the_forge() {
         ("BITBUCKET_REPO_UUID", "{1}"),
     ];
     let both = [actions[0], gitlab[0]];
-    type Case<'a> = (
-        Option<&'a str>,
-        Option<ForgeKind>,
-        Option<&'a str>,
-        &'a [(&'a str, &'a str)],
-        (ForgeKind, &'a str),
-    );
     let cases: &[Case<'_>] = &[
         (
             Some("https://gitlab.com/a/b"),
