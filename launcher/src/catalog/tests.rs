@@ -77,10 +77,8 @@ fn native_types_pass_through_and_their_family_says_the_processor() {
 
 #[test]
 fn what_is_not_there_is_refused_with_what_is() {
-    insta::assert_snapshot!(refusal("m", Some("rtx")));
-    insta::assert_snapshot!(refusal("m", Some("a100")));
-    insta::assert_snapshot!(refusal("xxl", None));
-    insta::assert_snapshot!(refusal("m+t4", Some("v100")));
+    let wishes = [("m", Some("rtx")), ("m", Some("a100")), ("xxl", None), ("m+t4", Some("v100"))];
+    insta::assert_snapshot!("refused", wishes.map(|(kind, gpu)| refusal(kind, gpu)).join("\n\n"));
     assert!(resolve(Gcp, "m", None).is_err());
 }
 
@@ -96,9 +94,14 @@ fn retired_and_useless_names_are_warned_of() {
     ] {
         assert_eq!(warned(kind, gpu), "", "{kind} {gpu:?}");
     }
-    insta::assert_snapshot!(warned("m", Some("tesla")));
-    insta::assert_snapshot!(warned("l+k80", None));
-    insta::assert_snapshot!(warned("t3.micro", Some("t4")));
+    let wishes = [("m", Some("tesla")), ("l+k80", None), ("t3.micro", Some("t4"))];
+    insta::assert_snapshot!(
+        "warned",
+        wishes.map(|(kind, gpu)| warned(kind, gpu)).join(
+            "
+"
+        )
+    );
 }
 
 #[test]
