@@ -6,6 +6,7 @@ use std::time::Duration;
 use common::error::Report;
 use common::spec::{CloudKind, ForgeKind};
 use common::timeout::Timeout;
+use proptest::prelude::*;
 
 use super::{Invocation, Parsed, parse};
 use crate::options::LaunchOptions;
@@ -333,5 +334,29 @@ fn an_error_never_shows_a_secret() {
     ] {
         let error = try_parse(line, &[("CML_RUNNER_CLOUD_SSH_PRIVATE", "canary")]).unwrap_err();
         assert!(!error.contains("canary"), "{error}");
+    }
+}
+
+proptest! {
+    /// Whatever is typed: an answer, not a panic; and a flag that is in no error was understood.
+    #[test]
+    fn any_words_are_read(words in proptest::collection::vec(
+        prop_oneof![
+            Just("runner".to_owned()), Just("launch".to_owned()), Just("--".to_owned()), Just("--single".to_owned()),
+            Just("--cloudMetadata".to_owned()), Just("--no-".to_owned()), "--?[a-zA-Z-]{0,12}(=.{0,6})?", ".{0,8}",
+        ], 0..8)) {
+        let mut line = vec!["cml".to_owned()];
+        line.extend(words);
+        if let Err(error) = parse(&line, &BTreeMap::new()) {
+            prop_assert_eq!(Report(&error).class().exit_code(), 2, "{:?}: {}", line, error);
+        }
+    }
+
+    /// Values reach the options as they are, however the flag is spelt and whatever they look like.
+    #[test]
+    fn a_value_stays_what_it_is(value in "[^ \t\r\n\u{b}\u{c}\u{85}\u{a0}\u{1680}\u{2000}-\u{200a}\u{2028}\u{2029}\u{202f}\u{205f}\u{3000}]{1,20}") {
+        let given = options(&[&format!("--cloudImage={value}"), &format!("--cloud-metadata={value}"), "--cloud=aws"], &[]);
+        prop_assert_eq!(given.cloud.cloud_image.as_deref(), Some(value.as_str()));
+        prop_assert_eq!(&given.cloud.cloud_metadata, std::slice::from_ref(&value));
     }
 }

@@ -241,3 +241,14 @@ fn names() {
     assert_ne!(made, name(None).unwrap());
     assert_eq!(name(Some(&made)).unwrap(), made);
 }
+
+proptest::proptest! {
+    /// What comes out can be shown and spoken to: no credentials, no query, in clear only on this host.
+    #[test]
+    fn any_address_is_made_safe(address in "(https?://|ssh://|git@)?[a-z0-9@:./%?#\\[\\]-]{0,30}") {
+        if let Ok(page) = page(&address, Some("https://slug.example")) {
+            let clear = page.scheme() == "http" && !matches!(page.host_str(), Some(host) if host == "localhost" || host.starts_with("127.") || host == "[::1]");
+            proptest::prop_assert!(page.username().is_empty() && page.password().is_none() && page.query().is_none() && !clear, "{page}");
+        }
+    }
+}
