@@ -3,6 +3,8 @@
 //! Every scene ends with [`Scene::end`], which waits until the world is empty again and asserts it: no instance, no registration, no
 //! process.
 
+pub mod bench;
+
 use std::process::{Output, Stdio};
 use std::time::Duration;
 

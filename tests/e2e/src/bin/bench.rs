@@ -1,0 +1,187 @@
+//! `make bench`: each figure beside its goal, or beside the tool that it is measured against in the same run.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use e2e::{PATIENCE, bench};
+use sandbox::faults::{Effect, Fault, Gate};
+use sandbox::world::{Options, World};
+
+/// How long the idle agent is watched; the figures are scaled to a minute.
+const WATCHED: Duration = Duration::from_secs(20);
+/// How large the runner's archive is that is unpacked: GitHub's own is about this large.
+const ARCHIVE: usize = 200 << 20;
+/// How often a short program is run; the median counts.
+const RUNS: usize = 21;
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<()> {
+    let programs: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    let [launcher, agent] = programs.as_slice() else {
+        bail!("usage: bench LAUNCHER AGENT");
+    };
+    println!("{:<58} {:>12} {:>12} {:>7}", "figure", "measured", "against", "ratio");
+    sizes(launcher, agent)?;
+    help(launcher)?;
+    let options = || Options {
+        launcher: Some(launcher.clone()),
+        agent: Some(agent.clone()),
+        ..Options::default()
+    };
+    start(World::start(options()).await?).await?;
+    life(World::start(options()).await?).await?;
+    archive(World::start(options()).await?).await
+}
+
+/// Prints one line: what was measured, and what it is measured against.
+fn line(figure: &str, measured: f64, against: f64, unit: &str) {
+    println!("{figure:<58} {measured:>9.1} {unit:<2} {against:>9.1} {unit:<2} {:>7.2}", measured / against);
+}
+
+fn sizes(launcher: &Path, agent: &Path) -> Result<()> {
+    for (name, path, goal) in [("launcher, stripped (goal)", launcher, 15.0), ("agent, stripped (goal)", agent, 5.0)] {
+        let size = std::fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?.len();
+        line(name, mega(size), goal, "MB");
+    }
+    Ok(())
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn mega(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+fn help(launcher: &Path) -> Result<()> {
+    let help = median(|| run(launcher, &["runner", "--help"]))?;
+    let nothing = median(|| run(Path::new("/bin/true"), &[]))?;
+    line("launcher --help (goal)", milli(help), 10.0, "ms");
+    line("launcher --help (against /bin/true)", milli(help), milli(nothing), "ms");
+    Ok(())
+}
+
+fn run(program: &Path, args: &[&str]) -> Result<Duration> {
+    let began = Instant::now();
+    let status = Command::new(program).args(args).stdout(Stdio::null()).status()?;
+    anyhow::ensure!(status.success(), "{} failed", program.display());
+    Ok(began.elapsed())
+}
+
+fn median(mut measure: impl FnMut() -> Result<Duration>) -> Result<Duration> {
+    let mut times = (0..RUNS).map(|_| measure()).collect::<Result<Vec<_>>>()?;
+    times.sort_unstable();
+    Ok(times[times.len() / 2])
+}
+
+fn milli(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// The launcher up to its first request to the cloud, and its memory while it makes the instance.
+async fn start(world: World) -> Result<()> {
+    let gate = Gate::default();
+    world.ec2.faults().add(Fault {
+        request: "RunInstances".into(),
+        skip: 0,
+        times: 1,
+        effect: Effect::Hold(gate.clone()),
+    });
+    let mut child = world.launcher(&["runner", "--cloud=aws", "--labels=gpu", "--idle-timeout=1s"]).stderr(Stdio::null()).spawn()?;
+    gate.reached().await;
+    let pid = child.id().context("the launcher ended")?;
+    line("launcher: own time to RunInstances (goal)", milli(bench::cpu(pid)?), 50.0, "ms");
+    line("launcher: resident at RunInstances (goal)", mega(bench::resident(pid)?), 15.0, "MB");
+    gate.open();
+    anyhow::ensure!(child.wait().await?.success(), "the launch failed");
+    empty(world).await
+}
+
+/// The agent's own time until its runner listens; its memory, wake-ups and time while idle; its requests in all its life.
+async fn life(world: World) -> Result<()> {
+    launch(&world, &["--idle-timeout=never"]).await?;
+    let instance = world.ec2.instances().remove(0);
+    let pid = world.ec2.agent_pid(&instance.id).context("no agent runs")?.unsigned_abs();
+    line("agent: own time to a listening runner, unpacking included", milli(bench::cpu(pid)?), 20.0, "ms");
+    let (time, woken, asked) = (bench::cpu(pid)?, bench::switches(pid)?, requests(&world));
+    tokio::time::sleep(WATCHED).await;
+    let minute = Duration::from_secs(60).div_duration_f64(WATCHED);
+    let idle = bench::cpu(pid)?.saturating_sub(time);
+    line("agent idle: resident (goal)", mega(bench::resident(pid)?), 8.0, "MB");
+    line("agent idle: processor time a minute (goal)", milli(idle) * minute, 5.0, "ms");
+    #[allow(clippy::cast_precision_loss)]
+    let woken = (bench::switches(pid)? - woken) as f64 * minute;
+    line("agent idle: wake-ups a minute (goal)", woken, 20.0, "");
+    println!("{:<58} {:>9}    {:>9}", "agent idle: forge requests (goal)", requests(&world) - asked, 0);
+    world.ec2.signal_agent(&instance.id)?;
+    wait_gone(&world).await?;
+    println!("{:<58} {:>9}    {:>9}", "agent: forge requests in its life (goal)", requests(&world), 3);
+    empty(world).await
+}
+
+fn requests(world: &World) -> usize {
+    world.github.requests().iter().filter(|request| request.from_agent()).count()
+}
+
+async fn launch(world: &World, more: &[&str]) -> Result<()> {
+    let mut args = vec!["runner", "--cloud=aws", "--labels=gpu"];
+    args.extend(more);
+    let output = world.launcher(&args).output().await?;
+    anyhow::ensure!(output.status.success(), "the launch failed: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
+
+/// The agent's download → verified → unpacked against `curl | tar xz` of the same archive from the same server.
+async fn archive(world: World) -> Result<()> {
+    let (url, sha256) = world.github.serve_archive(padded(&world.github.archive())?);
+    let dir = tempfile::tempdir()?;
+    let began = Instant::now();
+    let script = "curl -sf \"$1\" | tar xz -C \"$2\"";
+    let piped = tokio::process::Command::new("sh").args(["-c", script, "sh", &url]).arg(dir.path()).status().await?;
+    anyhow::ensure!(piped.success(), "curl | tar failed");
+    let piped = began.elapsed();
+    launch(&world, &["--idle-timeout=1s", "--runner-url", &url, "--runner-sha256", &sha256]).await?;
+    let events = world.events.all();
+    let at = |text: &str| events.iter().find(|event| event.detail.contains(text)).map(|event| event.at);
+    let (from, to) = (at("name=install-runner state=begin"), at("name=install-runner state=ok"));
+    let ours = to.context("no end of the installation")?.saturating_sub(from.context("no begin of the installation")?);
+    line("archive of 200 MB: verified and unpacked (curl | tar xz)", milli(ours), milli(piped), "ms");
+    wait_gone(&world).await?;
+    empty(world).await
+}
+
+/// The runner's archive with a large file of noise added, as compressible as programs are.
+fn padded(archive: &[u8]) -> Result<Vec<u8>> {
+    let dir = tempfile::tempdir()?;
+    let (small, files) = (dir.path().join("small.tgz"), dir.path().join("files"));
+    std::fs::create_dir(&files)?;
+    std::fs::write(&small, archive)?;
+    let mut noise = std::io::BufWriter::new(std::fs::File::create(files.join("externals.bin"))?);
+    let mut state = 1_u64;
+    for _ in 0..ARCHIVE / 8 {
+        // xorshift: half of each word is noise, half is zero.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        noise.write_all(&(state & 0xffff_ffff).to_le_bytes())?;
+    }
+    noise.flush()?;
+    let script = "tar xzf \"$1\" -C \"$2\" && tar cf - -C \"$2\" . | gzip -1";
+    let output = Command::new("sh").args(["-c", script, "sh"]).arg(&small).arg(&files).output()?;
+    anyhow::ensure!(output.status.success(), "packing failed");
+    Ok(output.stdout)
+}
+
+async fn wait_gone(world: &World) -> Result<()> {
+    let gone = |_: &_| world.ec2.instances().iter().all(|instance| instance.state == "terminated");
+    world.events.wait(PATIENCE, gone).await.context("the instance did not go")?;
+    Ok(())
+}
+
+async fn empty(world: World) -> Result<()> {
+    wait_gone(&world).await?;
+    let leftovers = world.close().await;
+    anyhow::ensure!(leftovers.is_empty(), "left: {leftovers:?}");
+    Ok(())
+}
