@@ -1,0 +1,124 @@
+//! The start-up data of an instance: one POSIX script ([`SCRIPT`]) with the values of a launch in it.
+//!
+//! Pure. Values stand in single quotes, where a shell takes every character as it is: none of them can end the quotes, the line or the script.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use common::error::{Class, Failure};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+/// The script; `@@name@@` stands for a value.
+const SCRIPT: &str = include_str!("bootstrap.sh");
+
+/// The unit that runs the agent where systemd does.
+const UNIT: &str = include_str!("../../agent/systemd/cml-agent.service");
+
+/// EC2 takes user data of at most this many bytes, before base64 ([limit]); cloud-init unpacks gzip.
+///
+/// [limit]: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-add-user-data.html
+pub const MAX_BYTES: usize = 16 * 1024;
+
+/// The values of one launch.
+#[derive(Debug, Clone)]
+pub struct Bootstrap {
+    /// The runner spec, as it is written on the machine.
+    pub spec: String,
+    /// The agent's version: a baked agent of another one is not taken.
+    pub version: String,
+    /// Where the agent is downloaded from, tried in order; without white space.
+    pub agent_urls: Vec<String>,
+    /// The agent's SHA-256 in lower-case hex.
+    pub agent_sha256: String,
+    /// How long after the boot the machine goes away, at most, unless its runner is online.
+    pub boot_budget: Duration,
+    /// The same as a time of day, in seconds since 1970: the earlier one counts.
+    pub boot_deadline: i64,
+    /// Who may log in, for debugging.
+    pub login: Option<Login>,
+}
+
+/// A user of the instance and the key to log in with.
+#[derive(Debug, Clone)]
+pub struct Login {
+    /// The image's own user.
+    pub user: String,
+    /// In the format of `authorized_keys`, one line.
+    pub public_key: String,
+}
+
+impl Bootstrap {
+    /// The script.
+    pub fn render(&self) -> String {
+        let mut text = String::with_capacity(SCRIPT.len() + UNIT.len() + self.spec.len());
+        let mut rest = SCRIPT;
+        // One pass over our own text: what looks like a placeholder inside a value stays as it is.
+        while let Some((before, name, after)) = placeholder(rest) {
+            text.push_str(before);
+            text.push_str(&self.value(name));
+            rest = after;
+        }
+        text.push_str(rest);
+        text
+    }
+
+    fn value(&self, name: &str) -> String {
+        match name {
+            "version" => quote(&self.version),
+            "urls" => quote(&self.agent_urls.join(" ")),
+            "sha256" => quote(&self.agent_sha256),
+            "budget" => self.boot_budget.as_secs().max(1).to_string(),
+            "deadline" => self.boot_deadline.to_string(),
+            "login" => quote(self.login.as_ref().map_or("", |login| &login.user)),
+            "public_key" => quote(self.login.as_ref().map_or("", |login| &login.public_key)),
+            "spec" => quote(&self.spec),
+            "unit" => quote(UNIT),
+            // A test sees that the script names nothing else.
+            other => format!("@@{other}@@"),
+        }
+    }
+}
+
+/// Text before the first placeholder, its name, text after it.
+fn placeholder(text: &str) -> Option<(&str, &str, &str)> {
+    let (before, rest) = text.split_once("@@")?;
+    let (name, after) = rest.split_once("@@")?;
+    Some((before, name, after))
+}
+
+/// One shell word that is exactly `value`.
+fn quote(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
+}
+
+/// Compresses start-up data, which is refused if it is too large. `startup_script` is the length of the user's own, to name it.
+pub fn pack(rendered: &str, startup_script: usize) -> Result<Vec<u8>> {
+    let packed = gzip(rendered.as_bytes())?;
+    if packed.len() <= MAX_BYTES {
+        return Ok(packed);
+    }
+    let message = format!(
+        "the start-up data has {} bytes after compression, of which a cloud takes {MAX_BYTES}",
+        packed.len()
+    );
+    let hint = if startup_script > 0 {
+        format!("`--cloud-startup-script` has {startup_script} bytes of it: let a short one download the rest")
+    } else {
+        "shorten the labels, addresses and other values that you give".to_owned()
+    };
+    Err(Failure::new(Class::Usage, message).hint(hint).into())
+}
+
+/// Compresses as well as it can.
+pub fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder
+        .write_all(bytes)
+        .and_then(|()| encoder.finish())
+        .context("compressing the start-up data")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+#!/bin/sh
+# Start-up data of `cml runner`: makes this machine a CI runner, and makes sure that it goes away again.
+# POSIX sh (dash, busybox); runs once, as root. Values are single-quoted by launcher/src/bootstrap.rs.
+set +x
+umask 077
+
+version=@@version@@
+urls=@@urls@@
+sha256=@@sha256@@
+budget=@@budget@@
+deadline=@@deadline@@
+login=@@login@@
+public_key=@@public_key@@
+
+PATH=${PATH:-/usr/local/bin:/usr/bin:/bin}:/usr/local/sbin:/usr/sbin:/sbin
+export PATH
+root=${CML_ROOT:-}
+console=${CML_CONSOLE:-/dev/console}
+state=$root/var/lib/cml
+agent=$root/opt/cml/bin/cml-agent
+began=$(date +%s)
+
+has() {
+	command -v "$1" >/dev/null 2>&1
+}
+
+# A private root is a rehearsal: the systemd that may run there is somebody else's.
+has_systemd() {
+	[ -z "$root" ] && [ -d /run/systemd/system ] && has systemctl
+}
+
+# phase NAME begin|ok|fail [DETAIL]: one machine-readable line on the console.
+phase() {
+	detail=$(printf %s "${3:-}" | tr '\r\n' '  ')
+	line="cml-phase name=$1 state=$2 after=$(($(date +%s) - began))${detail:+ detail=$detail}"
+	{ printf '%s\n' "$line" >>"$console"; } 2>/dev/null || printf '%s\n' "$line" >&2
+}
+
+# The first that works; on a cloud that was asked for it, powering off is termination.
+power_off() {
+	systemctl poweroff 2>/dev/null || poweroff 2>/dev/null || shutdown -h now
+}
+
+# die PHASE WHY
+die() {
+	phase "$1" fail "$2"
+	power_off
+	exit 1
+}
+
+# First of all: a machine whose runner is not online in time goes away, whatever becomes of the rest.
+arm() {
+	left=$((deadline - $(date +%s)))
+	# This machine's clock may be wrong.
+	if [ "$left" -le 0 ] || [ "$left" -gt "$budget" ]; then left=$budget; fi
+	mkdir -p "$state" && chmod 700 "$state" && rm -f "$state/online" || return 1
+	cat >"$state/boot-deadline" <<'TIMER' || return 1
+#!/bin/sh
+# boot-deadline SECONDS: powers off after that time unless the runner has been online.
+state=${0%/*}
+left=$1
+while [ "$left" -gt 0 ]; do
+	if [ -e "$state/online" ] || [ ! -d "$state" ]; then exit 0; fi
+	step=5
+	if [ "$left" -lt "$step" ]; then step=$left; fi
+	sleep "$step"
+	left=$((left - step))
+done
+if [ -e "$state/online" ] || [ ! -d "$state" ]; then exit 0; fi
+systemctl poweroff 2>/dev/null || poweroff 2>/dev/null || shutdown -h now
+TIMER
+	if has_systemd && has systemd-run &&
+		systemd-run --quiet --unit=cml-boot-deadline --on-active="${left}s" --timer-property=AccuracySec=1s \
+			/bin/sh "$state/boot-deadline" 0 2>/dev/null; then
+		return 0
+	fi
+	detached=
+	if has setsid; then detached=setsid; fi
+	# shellcheck disable=SC2086 # one word or none
+	$detached sh "$state/boot-deadline" "$left" </dev/null >/dev/null 2>&1 &
+}
+
+# The spec holds the runner's credential: whole or not at all, and for root only.
+write_spec() {
+	printf %s @@spec@@ >"$state/spec.json.new" && chmod 600 "$state/spec.json.new" && mv -f "$state/spec.json.new" "$state/spec.json"
+}
+
+# For debugging: the public half of `--cloud-ssh-private` goes to the image's own user, else to the first ordinary one, else to root.
+admit() {
+	user=root home=/root
+	while IFS=: read -r name _ uid _ _ dir _; do
+		if [ "$name" = "$login" ]; then
+			user=$name home=$dir
+			break
+		elif [ "$uid" = 1000 ]; then
+			user=$name home=$dir
+		fi
+	done <"$root/etc/passwd"
+	ssh=$root$home/.ssh
+	mkdir -p "$ssh" && printf '\n%s\n' "$public_key" >>"$ssh/authorized_keys" && chmod 700 "$ssh" && chmod 600 "$ssh/authorized_keys" &&
+		chown "$user:" "$ssh" "$ssh/authorized_keys"
+}
+
+# download URL FILE
+download() {
+	if has curl; then
+		curl -fsSL --connect-timeout 10 --max-time 120 -o "$2" "$1"
+	elif has wget; then
+		wget -q -T 30 -O "$2" "$1"
+	else
+		python3 -c 'import shutil, sys, urllib.request
+with urllib.request.urlopen(sys.argv[1], timeout=30) as answer, open(sys.argv[2], "wb") as file:
+    shutil.copyfileobj(answer, file)' "$1" "$2"
+	fi
+}
+
+# Takes the agent that the image has, if it is of this version, else downloads it: from each address in turn, some times.
+get_agent() {
+	if [ "$("$agent" --version 2>/dev/null)" = "cml-agent $version" ]; then
+		phase agent ok "the image's own"
+		return 0
+	fi
+	has curl || has wget || has python3 || die agent "this image has none of curl, wget and python3"
+	mkdir -p "${agent%/*}" && chmod 755 "$root/opt/cml" "${agent%/*}" || die agent "cannot write to ${agent%/*}"
+	why="no address to download it from"
+	left=$urls
+	for pause in 1 2 4 8 0; do
+		again=
+		for url in $left; do
+			shown=${url%%\?*}
+			if ! said=$(download "$url" "$agent.new" 2>&1); then
+				why="downloading $shown: $said"
+				again="$again $url"
+				continue
+			fi
+			found=$(sha256sum <"$agent.new")
+			found=${found%% *}
+			if [ "$found" = "$sha256" ]; then
+				chmod 755 "$agent.new" && mv -f "$agent.new" "$agent" || die agent "cannot write to ${agent%/*}"
+				phase agent ok "from $shown"
+				return 0
+			fi
+			# What is wrong now is wrong the next time too.
+			why="$shown has the SHA-256 $found, not $sha256"
+		done
+		rm -f "$agent.new"
+		left=$again
+		if [ -z "$left" ]; then break; fi
+		sleep "$pause"
+	done
+	die agent "$why"
+}
+
+# The copies of this very script that cloud-init keeps: it holds the credential.
+forget() {
+	if [ -n "$root" ]; then return; fi
+	rm -rf /var/lib/cloud/instances/*/user-data.txt* /var/lib/cloud/instances/*/cloud-config.txt /var/lib/cloud/instances/*/scripts \
+		/var/lib/cloud/instances/*/obj.pkl /run/cloud-init/instance-data-sensitive.json /run/cloud-init/combined-cloud-config.json
+}
+
+# The agent unregisters and powers off by itself; without systemd, this script is what is left if it cannot.
+start_agent() {
+	if has_systemd; then
+		printf %s @@unit@@ >/etc/systemd/system/cml-agent.service && chmod 644 /etc/systemd/system/cml-agent.service &&
+			systemctl daemon-reload && systemctl --quiet enable cml-agent.service && systemctl start --no-block cml-agent.service ||
+			die agent "systemd cannot start cml-agent.service"
+		forget
+		return
+	fi
+	forget
+	# Programs that the agent starts are not secret.
+	umask 022
+	"$agent" run --spec "$state/spec.json"
+	code=$?
+	if [ "$code" -ne 0 ]; then phase agent fail "it ended with status $code"; fi
+	power_off
+}
+
+phase boot begin
+arm || die boot "cannot write to $state"
+write_spec || die boot "cannot write the spec"
+if [ -n "$public_key" ]; then admit || phase boot begin "cannot write the SSH key"; fi
+phase boot ok
+phase agent begin
+get_agent
+start_agent

@@ -1,0 +1,228 @@
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use common::error::{Class, Report};
+use proptest::prelude::*;
+
+use super::{Bootstrap, Login, MAX_BYTES, SCRIPT, UNIT, pack, placeholder, quote};
+
+mod machine;
+
+use machine::{Machine, shells};
+
+/// What would end quotes, lines, here-documents and scripts, or start commands, or be taken for a placeholder.
+const HOSTILE: &str =
+    "it's \"quoted\" $(poweroff) `poweroff` $HOME \\' \\\nEOF\nTIMER\n'; poweroff; '\r\n@@spec@@ % ${x} é \u{202e}\n#!/bin/sh\n\n";
+
+fn bootstrap() -> Bootstrap {
+    Bootstrap {
+        spec: "{\"name\": \"trainer\"}\n".into(),
+        version: "1.2.3".into(),
+        agent_urls: vec!["https://example.org/cml-agent?key=abc".into()],
+        agent_sha256: "0".repeat(64),
+        boot_budget: Duration::from_secs(660),
+        boot_deadline: 1_790_000_660,
+        login: None,
+    }
+}
+
+fn hostile() -> Bootstrap {
+    Bootstrap {
+        spec: HOSTILE.into(),
+        login: Some(Login {
+            user: "ubuntu".into(),
+            public_key: "ssh-rsa AAAA it's $(mine)".into(),
+        }),
+        ..bootstrap()
+    }
+}
+
+#[test]
+fn the_whole_script_with_hostile_values() {
+    let text = hostile().render();
+    // The unit has its own owner and tests.
+    insta::assert_snapshot!("hostile", text.replace(&quote(UNIT), "'(the unit)'"));
+}
+
+#[test]
+fn every_value_that_the_script_names_is_known() {
+    let mut rest = SCRIPT;
+    while let Some((_, name, after)) = placeholder(rest) {
+        assert!(!bootstrap().value(name).contains("@@"), "{name}");
+        rest = after;
+    }
+    assert!(!bootstrap().render().contains("@@"));
+}
+
+#[test]
+fn it_fits_with_room_for_a_script_of_the_user() {
+    let packed = pack(&bootstrap().render(), 0).unwrap();
+    assert!(packed.len() < MAX_BYTES / 2, "{} bytes", packed.len());
+}
+
+#[test]
+fn what_is_too_large_is_named() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let large = Bootstrap {
+        spec: std::iter::repeat_with(|| random.alphanumeric()).take(40_000).collect(),
+        ..bootstrap()
+    };
+    let error = pack(&large.render(), 30_000).unwrap_err();
+    assert_eq!(Report(&error).class(), Class::Usage);
+    let hint = Report(&error).hint().unwrap_or_default().to_owned();
+    assert!(hint.contains("`--cloud-startup-script` has 30000 bytes"), "{hint}");
+    let error = pack(&large.render(), 0).unwrap_err();
+    assert!(!Report(&error).hint().unwrap_or_default().contains("startup-script"));
+}
+
+#[test]
+fn the_spec_arrives_as_it_was_and_the_agent_runs() {
+    for shell in shells() {
+        let machine = Machine::new();
+        let boot = machine.with_agent(Bootstrap {
+            login: Some(Login {
+                user: machine.user(),
+                public_key: "ssh-rsa AAAA it's $(mine)".into(),
+            }),
+            ..hostile()
+        });
+        machine.run(&shell, &boot);
+        assert_eq!(machine.read("seen/spec"), HOSTILE, "{shell}");
+        assert_eq!(machine.read("seen/mode"), "600\n", "{shell}");
+        assert_eq!(
+            machine.read("seen/arguments"),
+            format!("run --spec {}\n", machine.path("var/lib/cml/spec.json").display()),
+            "{shell}"
+        );
+        assert_eq!(machine.phases(), ["boot begin", "boot ok", "agent begin", "agent ok"], "{shell}");
+        assert_eq!(machine.mode("var/lib/cml"), 0o700, "{shell}");
+        assert_eq!(
+            machine.read("home/me/.ssh/authorized_keys").trim(),
+            "ssh-rsa AAAA it's $(mine)",
+            "{shell}"
+        );
+        assert_eq!(machine.mode("home/me/.ssh/authorized_keys"), 0o600, "{shell}");
+        // The agent ended: nobody but the script is left to power off.
+        assert_eq!(machine.power_offs(), 1, "{shell}");
+    }
+}
+
+#[test]
+fn an_agent_with_the_wrong_checksum_is_not_run() {
+    for shell in shells() {
+        let machine = Machine::new();
+        let boot = Bootstrap {
+            agent_sha256: "0".repeat(64),
+            ..machine.with_agent(bootstrap())
+        };
+        machine.run(&shell, &boot);
+        assert_eq!(machine.phases(), ["boot begin", "boot ok", "agent begin", "agent fail"], "{shell}");
+        assert!(machine.read("console").contains("has the SHA-256"), "{}", machine.read("console"));
+        assert!(
+            !machine.path("seen").exists() && !machine.path("opt/cml/bin/cml-agent").exists(),
+            "{shell}"
+        );
+        assert_eq!(machine.power_offs(), 1, "{shell}");
+        assert_eq!(machine.served(), 1, "what is wrong is not downloaded again");
+    }
+}
+
+#[test]
+fn the_next_address_is_tried() {
+    let machine = Machine::new();
+    let boot = machine.with_agent(bootstrap());
+    let right = boot.agent_urls[0].clone();
+    for bad in ["/missing?token=hidden", "/other", "/truncated"] {
+        let machine = Machine::new();
+        let boot = Bootstrap {
+            agent_urls: vec![right.replace("/agent", bad), right.clone()],
+            ..boot.clone()
+        };
+        machine.run("sh", &boot);
+        assert!(machine.path("seen/spec").exists(), "{bad}: {}", machine.read("console"));
+        assert!(!machine.read("console").contains("hidden"));
+    }
+}
+
+#[test]
+fn a_baked_agent_of_the_same_version_is_taken() {
+    for (version, is_taken) in [("1.2.3", true), ("1.2.4", false)] {
+        let machine = Machine::new();
+        let boot = machine.with_agent(bootstrap());
+        machine.bake(version);
+        machine.run("sh", &boot);
+        assert_eq!(machine.served() == 0, is_taken, "{version}");
+        assert!(machine.path("seen/spec").exists(), "{version}");
+    }
+}
+
+#[test]
+fn each_downloader_will_do() {
+    for tool in ["curl", "wget", "python3"] {
+        let machine = Machine::new();
+        let boot = machine.with_agent(bootstrap());
+        if !machine.only_downloader(tool) {
+            machine::skip("each_downloader_will_do", &format!("no {tool} here"));
+            continue;
+        }
+        machine.run("sh", &boot);
+        assert!(machine.path("seen/spec").exists(), "{tool}: {}", machine.read("console"));
+    }
+    let machine = Machine::new();
+    let boot = machine.with_agent(bootstrap());
+    assert!(machine.only_downloader("true"));
+    machine.run("sh", &boot);
+    assert!(machine.read("console").contains("none of curl, wget and python3"));
+    assert_eq!(machine.power_offs(), 1);
+}
+
+#[test]
+fn a_machine_that_is_not_online_in_time_powers_off() {
+    let seconds_since_1970 = || jiff::Timestamp::now().as_second();
+    for deadline in [0, seconds_since_1970() + 1, seconds_since_1970() + 1_000_000] {
+        let machine = Machine::new();
+        let boot = Bootstrap {
+            boot_budget: Duration::from_secs(1),
+            boot_deadline: deadline,
+            ..machine.with_agent(bootstrap())
+        };
+        machine.set("agent-waits");
+        machine.run("sh", &boot);
+        assert!(
+            machine.path("seen/power-off").exists(),
+            "the agent still ran when the power went off ({deadline})"
+        );
+    }
+}
+
+#[test]
+fn a_machine_that_was_online_stays() {
+    let machine = Machine::new();
+    machine.run("sh", &machine.with_agent(bootstrap()));
+    let before = machine.power_offs();
+    machine.timer(0);
+    assert_eq!(machine.power_offs(), before, "the marker of the agent is there");
+    std::fs::remove_file(machine.path("var/lib/cml/online")).unwrap();
+    machine.timer(0);
+    assert_eq!(machine.power_offs(), before + 1);
+}
+
+#[test]
+fn an_agent_that_fails_is_told_of() {
+    let machine = Machine::new();
+    let boot = machine.with_agent(bootstrap());
+    machine.set("agent-fails");
+    machine.run("sh", &boot);
+    let console = machine.read("console");
+    assert!(console.contains("detail=it ended with status 7"), "{console}");
+    assert_eq!(machine.power_offs(), 1);
+}
+
+proptest! {
+    #[test]
+    fn a_shell_reads_a_quoted_value_as_it_is(value in "[^\0]{0,200}") {
+        let output = std::process::Command::new("sh").arg("-c").arg(format!("printf %s {}", quote(&value))).output().unwrap();
+        prop_assert_eq!(String::from_utf8_lossy(&output.stdout), value);
+    }
+}
