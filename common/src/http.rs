@@ -42,7 +42,7 @@ pub fn client() -> Result<Client> {
 
 fn builder() -> ClientBuilder {
     Client::builder()
-        .user_agent(concat!("cml/", env!("CARGO_PKG_VERSION")))
+        .user_agent(user_agent())
         .connect_timeout(CONNECT)
         .read_timeout(READ)
         .redirect(redirect::Policy::custom(|attempt| {
@@ -53,6 +53,14 @@ fn builder() -> ClientBuilder {
                 redirect::Policy::default().redirect(attempt)
             }
         }))
+}
+
+/// `PROGRAM/VERSION`, so that a forge's audit log tells the launcher from the agent.
+fn user_agent() -> String {
+    let program = std::env::current_exe().ok();
+    let name = program.as_deref().and_then(|path| path.file_name()?.to_str()).unwrap_or("cml");
+    let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
+    format!("{name}/{}", env!("CARGO_PKG_VERSION"))
 }
 
 fn mozilla_roots() -> rustls::ClientConfig {

@@ -36,7 +36,7 @@ pub trait Forge: Send + Sync {
 }
 
 /// Opens the client of a forge for the repository, organisation or group at `repo`.
-pub fn open(kind: ForgeKind, repo: &Url, token: Secret) -> Result<Box<dyn Forge>> {
+pub fn open(kind: ForgeKind, repo: &Url, token: &Secret) -> Result<Box<dyn Forge>> {
     match kind {
         ForgeKind::GitHub => Ok(Box::new(github::GitHub::new(repo, token)?)),
         ForgeKind::GitLab | ForgeKind::Bitbucket => Err(Failure::new(Class::Usage, format!("`--driver={kind}` is not supported yet"))
@@ -120,6 +120,14 @@ impl Platform {
     /// The platform that this program was built for, hence runs on.
     pub const fn current() -> Self {
         if cfg!(target_arch = "aarch64") { Self::Arm64 } else { Self::X64 }
+    }
+
+    /// GitHub's label for it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::X64 => "X64",
+            Self::Arm64 => "ARM64",
+        }
     }
 
     /// GitHub's name for it.

@@ -1,0 +1,227 @@
+//! GitHub's REST API, of github.com, of GitHub Enterprise Cloud with data residency, and of GitHub Enterprise Server.
+
+mod refusal;
+mod rerun;
+mod scope;
+
+use anyhow::{Context as _, Result};
+use async_trait::async_trait;
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::{Client, Method, StatusCode};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use url::Url;
+
+use super::{Enroll, Enrollment, Forge, Package, Platform, Removal, Rerun, RerunOutcome, Runner};
+use crate::error::{Class, Failure};
+use crate::http::{self, Answer, Retry};
+use crate::secret::Secret;
+use scope::Scope;
+
+/// The version of the API that we were written for. Source: <https://docs.github.com/en/rest/about-the-rest-api/api-versions>
+const API_VERSION: &str = "2022-11-28";
+/// The largest page that GitHub gives.
+const PAGE: &str = "100";
+/// More pages of runners than an organisation can have (10 000 runners a group): a server that pages for ever is not followed.
+const MAX_PAGES: usize = 1000;
+/// The runner group that every repository and organisation has.
+const DEFAULT_GROUP: u64 = 1;
+
+/// The API client for one repository, organisation or enterprise.
+pub struct GitHub {
+    http: Client,
+    scope: Scope,
+    headers: HeaderMap,
+    retry: Retry,
+}
+
+impl GitHub {
+    /// Reads the page's address; asks nothing yet.
+    pub fn new(repo: &Url, token: &Secret) -> Result<Self> {
+        let refuse = || Failure::new(Class::Usage, "the token holds characters that no token has").hint("look for a line break in it");
+        let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose())).map_err(|_| refuse())?;
+        bearer.set_sensitive(true);
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, bearer);
+        headers.insert(ACCEPT, HeaderValue::from_static("application/vnd.github+json"));
+        headers.insert("x-github-api-version", HeaderValue::from_static(API_VERSION));
+        Ok(Self {
+            http: http::client()?,
+            scope: Scope::parse(repo)?,
+            headers,
+            retry: Retry::API,
+        })
+    }
+
+    /// The same client with another patience.
+    #[must_use]
+    pub fn with_retry(self, retry: Retry) -> Self {
+        Self { retry, ..self }
+    }
+
+    /// Sends one request to a path below the API's base; what is refused with 4xx is the caller's to judge.
+    async fn call(&self, method: Method, path: &str, query: &[(&str, &str)], body: Option<&Value>, retry: &Retry) -> Result<Answer> {
+        let url = format!("{}{path}", self.scope.api());
+        let mut request = self.http.request(method, url).headers(self.headers.clone()).query(query);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        http::fetch(request, retry).await
+    }
+
+    /// The same below the repository's, organisation's or enterprise's own path.
+    async fn own(&self, method: Method, path: &str, query: &[(&str, &str)], body: Option<&Value>) -> Result<Answer> {
+        self.call(method, &format!("{}{path}", self.scope.path()), query, body, &self.retry)
+            .await
+    }
+
+    async fn registration_token(&self) -> Result<Secret> {
+        #[derive(Deserialize)]
+        struct Token {
+            token: Secret,
+        }
+        let answer = self.own(Method::POST, "/actions/runners/registration-token", &[], None).await?;
+        match answer.status {
+            StatusCode::CREATED => Ok(answer.json::<Token>()?.token),
+            _ => Err(refusal::of(&answer, &self.scope, refusal::Permission::Runners)),
+        }
+    }
+
+    async fn just_in_time(&self, request: &Enroll) -> Result<Enrollment> {
+        #[derive(Deserialize)]
+        struct Made {
+            runner: RunnerAnswer,
+            encoded_jit_config: Secret,
+        }
+        // GitHub adds its own labels to a runner that registers itself, but not to one that is made here.
+        let own = ["self-hosted", "Linux", request.platform.label()];
+        let labels: Vec<&str> = own.into_iter().chain(request.labels.iter().map(String::as_str)).collect();
+        let body = json!({ "name": request.name, "runner_group_id": DEFAULT_GROUP, "labels": labels, "work_folder": "_work" });
+        let answer = self
+            .own(Method::POST, "/actions/runners/generate-jitconfig", &[], Some(&body))
+            .await?;
+        match answer.status {
+            StatusCode::CREATED => {
+                let made: Made = answer.json()?;
+                Ok(Enrollment::Jit {
+                    id: made.runner.id,
+                    config: made.encoded_jit_config,
+                })
+            }
+            StatusCode::CONFLICT => Err(
+                Failure::new(Class::NameInUse, format!("another runner has the name `{}`", request.name))
+                    .hint("choose another `--name`, or remove that runner")
+                    .into(),
+            ),
+            _ => Err(refusal::of(&answer, &self.scope, refusal::Permission::Runners)),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct RunnerAnswer {
+    id: u64,
+    name: String,
+    status: String,
+    busy: bool,
+    labels: Vec<Label>,
+}
+
+#[derive(Deserialize)]
+struct Label {
+    name: String,
+}
+
+impl From<RunnerAnswer> for Runner {
+    fn from(answer: RunnerAnswer) -> Self {
+        Self {
+            id: answer.id,
+            name: answer.name,
+            online: answer.status == "online",
+            busy: answer.busy,
+            labels: answer.labels.into_iter().map(|label| label.name).collect(),
+        }
+    }
+}
+
+#[async_trait]
+impl Forge for GitHub {
+    async fn check_access(&self) -> Result<()> {
+        // The one request that needs exactly the permission to register, and that leaves nothing but a token that ends in an hour.
+        self.registration_token().await.map(drop)
+    }
+
+    async fn runners(&self, name: Option<&str>) -> Result<Vec<Runner>> {
+        #[derive(Deserialize)]
+        struct Page {
+            runners: Vec<RunnerAnswer>,
+        }
+        let mut found = Vec::new();
+        for number in 1..=MAX_PAGES {
+            let number = number.to_string();
+            let mut query = vec![("per_page", PAGE), ("page", &number)];
+            query.extend(name.map(|name| ("name", name)));
+            let answer = self.own(Method::GET, "/actions/runners", &query, None).await?;
+            if answer.status != StatusCode::OK {
+                return Err(refusal::of(&answer, &self.scope, refusal::Permission::Runners));
+            }
+            let more = answer.header("link").is_some_and(|link| link.contains("rel=\"next\""));
+            let page: Page = answer.json()?;
+            found.extend(page.runners.into_iter().map(Runner::from));
+            if !more {
+                break;
+            }
+        }
+        found.retain(|runner| name.is_none_or(|name| runner.name == name));
+        Ok(found)
+    }
+
+    async fn enroll(&self, request: &Enroll) -> Result<Enrollment> {
+        if request.single {
+            self.just_in_time(request).await
+        } else {
+            self.registration_token().await.map(Enrollment::Token)
+        }
+    }
+
+    async fn unregister(&self, id: u64) -> Result<Removal> {
+        let answer = self.own(Method::DELETE, &format!("/actions/runners/{id}"), &[], None).await?;
+        match answer.status {
+            StatusCode::NO_CONTENT => Ok(Removal::Removed),
+            // Ours was taken by a try whose answer was lost, or GitHub was faster: gone is gone.
+            StatusCode::NOT_FOUND => Ok(Removal::Gone),
+            StatusCode::UNPROCESSABLE_ENTITY => Ok(Removal::Busy(refusal::message(&answer))),
+            _ => Err(refusal::of(&answer, &self.scope, refusal::Permission::Runners)),
+        }
+    }
+
+    async fn package(&self, platform: Platform) -> Result<Package> {
+        #[derive(Deserialize)]
+        struct Application {
+            os: String,
+            architecture: String,
+            download_url: Url,
+            sha256_checksum: Option<String>,
+            temp_download_token: Option<Secret>,
+        }
+        let answer = self.own(Method::GET, "/actions/runners/downloads", &[], None).await?;
+        if answer.status != StatusCode::OK {
+            return Err(refusal::of(&answer, &self.scope, refusal::Permission::Runners));
+        }
+        let offered: Vec<Application> = answer.json()?;
+        let fits = |application: &Application| application.os == "linux" && application.architecture == platform.github();
+        let application = offered.into_iter().find(fits).with_context(|| {
+            let message = format!("GitHub offers no runner for linux-{}", platform.github());
+            Failure::new(Class::Unexpected, message).hint("name one with `--runner-url`")
+        })?;
+        Ok(Package {
+            url: application.download_url,
+            sha256: application.sha256_checksum.filter(|sum| !sum.is_empty()),
+            token: application.temp_download_token.filter(|token| !token.is_empty()),
+        })
+    }
+
+    async fn rerun(&self, request: &Rerun) -> Result<RerunOutcome> {
+        rerun::rerun(self, request).await
+    }
+}

@@ -1,0 +1,150 @@
+//! What a page on GitHub is, and where its API is.
+
+use std::fmt;
+
+use anyhow::Result;
+use url::{Host, Url};
+
+use crate::error::{Class, Failure};
+
+/// A repository, organisation or enterprise, with the API that serves it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scope {
+    api: String,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    Repository(String, String),
+    Organisation(String),
+    Enterprise(String),
+}
+
+impl Scope {
+    /// Reads a page's address: `https://HOST/OWNER/REPO`, `https://HOST/ORG` or `https://HOST/enterprises/NAME`.
+    pub fn parse(page: &Url) -> Result<Self> {
+        let refuse = |what: &str, hint: &str| Err(Failure::new(Class::Usage, format!("`{}` {what}", shown(page))).hint(hint).into());
+        if page.scheme() != "https" && !(page.scheme() == "http" && is_loopback(page)) {
+            return refuse("is not an https address", "a token is never sent in clear; use https");
+        }
+        let parts: Vec<&str> = page.path().split('/').filter(|part| !part.is_empty()).collect();
+        let kind = match parts.as_slice() {
+            ["enterprises", name] => Kind::Enterprise((*name).into()),
+            [owner, repo] => Kind::Repository((*owner).into(), repo.strip_suffix(".git").unwrap_or(repo).into()),
+            [organisation] => Kind::Organisation((*organisation).into()),
+            _ => {
+                return refuse(
+                    "is not a repository, organisation or enterprise",
+                    "expected `https://github.com/OWNER/REPO`",
+                );
+            }
+        };
+        let api = api(page);
+        Ok(Self { api, kind })
+    }
+
+    /// The base address of the API, without a slash at its end.
+    pub fn api(&self) -> &str {
+        &self.api
+    }
+
+    /// The path of everything that belongs to it.
+    pub fn path(&self) -> String {
+        match &self.kind {
+            Kind::Repository(owner, repo) => format!("/repos/{owner}/{repo}"),
+            Kind::Organisation(name) => format!("/orgs/{name}"),
+            Kind::Enterprise(name) => format!("/enterprises/{name}"),
+        }
+    }
+
+    /// Which permission a token needs to register runners here, in GitHub's words.
+    pub const fn runner_permission(&self) -> &'static str {
+        match self.kind {
+            Kind::Repository(..) => {
+                "the scope `repo` (classic) or the repository permission \"Administration: read and write\" (fine-grained)"
+            }
+            Kind::Organisation(_) => {
+                "the scope `admin:org` (classic) or the organisation permission \"Self-hosted runners: read and write\" (fine-grained)"
+            }
+            Kind::Enterprise(_) => "the scope `manage_runners:enterprise`",
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            Kind::Repository(owner, repo) => write!(f, "repository `{owner}/{repo}`"),
+            Kind::Organisation(name) => write!(f, "organisation `{name}`"),
+            Kind::Enterprise(name) => write!(f, "enterprise `{name}`"),
+        }
+    }
+}
+
+/// The API's base as [GitHub's own runner](https://github.com/actions/runner) finds it: a subdomain on GitHub's hosts, a path elsewhere.
+fn api(page: &Url) -> String {
+    let host = page.host_str().unwrap_or_default();
+    match host {
+        "github.com" | "www.github.com" => "https://api.github.com".into(),
+        _ if host.ends_with(".ghe.com") => format!("https://api.{host}"),
+        _ => format!("{}/api/v3", page.origin().ascii_serialization()),
+    }
+}
+
+fn is_loopback(page: &Url) -> bool {
+    match page.host() {
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+/// The address without the credentials that a git remote may hold.
+fn shown(page: &Url) -> String {
+    format!("{}{}", page.origin().ascii_serialization(), page.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Scope;
+
+    #[test]
+    fn pages_and_their_apis() {
+        for (page, api, path) in [
+            ("https://github.com/octo/train", "https://api.github.com", "/repos/octo/train"),
+            ("https://github.com/octo/train.git", "https://api.github.com", "/repos/octo/train"),
+            ("https://www.github.com/octo", "https://api.github.com", "/orgs/octo"),
+            ("https://octo.ghe.com/octo/train/", "https://api.octo.ghe.com", "/repos/octo/train"),
+            (
+                "https://git.example.com:8443/octo/train",
+                "https://git.example.com:8443/api/v3",
+                "/repos/octo/train",
+            ),
+            ("https://github.com/enterprises/acme", "https://api.github.com", "/enterprises/acme"),
+            (
+                "http://127.0.0.1:4000/octo/train",
+                "http://127.0.0.1:4000/api/v3",
+                "/repos/octo/train",
+            ),
+            ("http://[::1]:4000/octo", "http://[::1]:4000/api/v3", "/orgs/octo"),
+        ] {
+            let scope = Scope::parse(&page.parse().unwrap()).unwrap();
+            assert_eq!((scope.api(), scope.path().as_str()), (api, path), "{page}");
+        }
+    }
+
+    #[test]
+    fn what_is_refused() {
+        for page in [
+            "http://github.com/octo/train",
+            "https://github.com/",
+            "https://github.com/a/b/c",
+            "http://user:canary@example.com/octo/train",
+        ] {
+            let error = format!("{:#}", Scope::parse(&page.parse().unwrap()).unwrap_err());
+            assert!(!error.contains("canary"), "{error}");
+        }
+    }
+}
