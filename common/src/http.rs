@@ -64,7 +64,7 @@ fn user_agent() -> String {
 }
 
 fn mozilla_roots() -> rustls::ClientConfig {
-    let roots = rustls::RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect::<rustls::RootCertStore>();
     let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     config
@@ -93,8 +93,8 @@ impl Retry {
     pub const API: Self = Self {
         first: Duration::from_millis(500),
         longest: Duration::from_secs(20),
-        unsaid_limit: Duration::from_secs(60),
-        budget: Duration::from_secs(120),
+        unsaid_limit: Duration::from_mins(1),
+        budget: Duration::from_mins(2),
         repeatable: true,
     };
 
@@ -228,7 +228,7 @@ fn is_certificate(error: &reqwest::Error) -> bool {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(link) = source {
         let inner = link.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if link.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>()) {
+        if link.is::<rustls::Error>() || inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) {
             return true;
         }
         source = link.source();
@@ -286,9 +286,12 @@ where
             };
             (Instant::now() + wait < deadline).then_some(wait)
         })
-        .notify(|fault, wait| match fault.again {
-            Again::After(_) => tracing::warn!("waiting {} for the rate limit of `{}`", seconds(wait), host(&request)),
-            _ => tracing::info!("trying again in {}: {target}: {:#}", seconds(wait), fault.error),
+        .notify(|fault, wait| {
+            if matches!(fault.again, Again::After(_)) {
+                tracing::warn!("waiting {} for the rate limit of `{}`", seconds(wait), host(&request));
+            } else {
+                tracing::info!("trying again in {}: {target}: {:#}", seconds(wait), fault.error);
+            }
         })
         .await;
     outcome.map_err(|fault| give_up(fault, &target, retry, tries.into_inner()))
@@ -332,8 +335,8 @@ fn give_up(fault: Fault, target: &Target<'_>, retry: &Retry, tries: u32) -> anyh
 fn judge(response: &Response, body: &[u8], retry: &Retry) -> Result<(), Fault> {
     let status = response.status();
     let answered = || anyhow::anyhow!("the server answered {status}");
-    if let Some(limit) = rate_limit(status, response.headers(), body) {
-        return Err(Fault::new(Again::After(limit.unwrap_or(retry.unsaid_limit)), answered()));
+    if let Some(limit) = rate_limit(status, response.headers(), body, retry.unsaid_limit) {
+        return Err(Fault::new(Again::After(limit), answered()));
     }
     if status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED {
         return Err(Fault::new(Again::IfRepeatable, answered()));
@@ -341,23 +344,24 @@ fn judge(response: &Response, body: &[u8], retry: &Retry) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Whether an answer is a rate limit, and when it ends if it says so: [GitHub's two kinds][docs], and what 429 means everywhere.
+/// Whether an answer is a rate limit, and how long it lasts (`unsaid` where it does not say): [GitHub's two kinds][docs], and what 429 means everywhere.
 ///
 /// [docs]: https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#exceeding-the-rate-limit
-fn rate_limit(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Option<Option<Duration>> {
+fn rate_limit(status: StatusCode, headers: &HeaderMap, body: &[u8], unsaid: Duration) -> Option<Duration> {
     if !matches!(status, StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS) {
         return None;
     }
     let number = |name| headers.get(name)?.to_str().ok()?.trim().parse::<i64>().ok();
     let length = |seconds: i64| Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     if let Some(after) = number(RETRY_AFTER.as_str()) {
-        return Some(Some(length(after)));
+        return Some(length(after));
     }
     if number("x-ratelimit-remaining") == Some(0) {
-        return Some(number("x-ratelimit-reset").map(|reset| length(reset.saturating_sub(server_time(headers)))));
+        let reset = number("x-ratelimit-reset");
+        return Some(reset.map_or(unsaid, |reset| length(reset.saturating_sub(server_time(headers)))));
     }
     let said = String::from_utf8_lossy(body).to_ascii_lowercase().contains("secondary rate limit");
-    (said || status == StatusCode::TOO_MANY_REQUESTS).then_some(None)
+    (said || status == StatusCode::TOO_MANY_REQUESTS).then_some(unsaid)
 }
 
 /// The server's own clock if it shows one (a machine that has just booted may be wrong), in seconds since 1970.

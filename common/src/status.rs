@@ -79,7 +79,14 @@ mod tests {
                 emit_at(&status, &repo, now);
             }
         });
-        insta::assert_snapshot!(lines, @r"");
+        insta::assert_snapshot!(lines, @r#"
+        {"date":"2026-03-04T05:06:07.089Z","level":"info","message":"runner status","repo":"https://github.com/octo/train","status":"ready"}
+        {"date":"2026-03-04T05:06:07.089Z","level":"info","message":"runner status","repo":"https://github.com/octo/train","status":"job_started"}
+        {"date":"2026-03-04T05:06:07.089Z","job":"42","level":"info","message":"runner status","repo":"https://github.com/octo/train","status":"job_started"}
+        {"date":"2026-03-04T05:06:07.089Z","job":"42","level":"info","message":"runner status","repo":"https://github.com/octo/train","status":"job_ended","success":true}
+        {"date":"2026-03-04T05:06:07.089Z","level":"info","message":"runner status","repo":"https://github.com/octo/train","status":"job_ended","success":false}
+        {"level":"info","message":"runner status","reason":"timeout:300","status":"terminated"}
+        "#);
     }
 
     #[test]
