@@ -14,7 +14,7 @@ use url::Url;
 
 use super::{Enroll, Enrollment, Forge, Package, Platform, Removal, Rerun, RerunOutcome, Runner};
 use crate::error::{Class, Failure};
-use crate::http::{self, Answer, Retry};
+use crate::http::{self, Answer, Lost, Retry};
 use crate::secret::Secret;
 use scope::Scope;
 
@@ -24,6 +24,8 @@ const API_VERSION: &str = "2022-11-28";
 const PAGE: &str = "100";
 /// More pages of runners than an organisation can have (10 000 runners a group): a server that pages for ever is not followed.
 const MAX_PAGES: usize = 1000;
+/// How often a request whose answer was lost is sent, once it is known that it was not taken.
+const LOST_TRIES: usize = 3;
 /// The runner group that every repository and organisation has.
 const DEFAULT_GROUP: u64 = 1;
 
@@ -75,6 +77,18 @@ impl GitHub {
             .await
     }
 
+    /// Sends what must not be taken twice. `None`: the answer was lost; by the time that this is known, what was taken can be seen.
+    async fn post_once(&self, path: &str, body: Option<&Value>, retry: &Retry) -> Result<Option<Answer>> {
+        match self.call(Method::POST, path, &[], body, &retry.once()).await {
+            Err(error) if error.downcast_ref::<Lost>().is_some() => {
+                tracing::info!("looking whether it was taken: {error:#}");
+                tokio::time::sleep(retry.first).await;
+                Ok(None)
+            }
+            answer => answer.map(Some),
+        }
+    }
+
     async fn registration_token(&self) -> Result<Secret> {
         #[derive(Deserialize)]
         struct Token {
@@ -94,27 +108,44 @@ impl GitHub {
             encoded_jit_config: Secret,
         }
         // GitHub adds its own labels to a runner that registers itself, but not to one that is made here.
-        let own = ["self-hosted", "Linux", request.platform.label()];
-        let labels: Vec<&str> = own.into_iter().chain(request.labels.iter().map(String::as_str)).collect();
+        let own = ["self-hosted", "Linux", request.platform.label()].map(str::to_owned);
+        let labels = [&own, request.labels.as_slice()].concat();
         let body = json!({ "name": request.name, "runner_group_id": DEFAULT_GROUP, "labels": labels, "work_folder": "_work" });
-        let answer = self
-            .own(Method::POST, "/actions/runners/generate-jitconfig", &[], Some(&body))
-            .await?;
-        match answer.status {
-            StatusCode::CREATED => {
-                let made: Made = answer.json()?;
-                Ok(Enrollment::Jit {
-                    id: made.runner.id,
-                    config: made.encoded_jit_config,
-                })
-            }
-            StatusCode::CONFLICT => Err(
-                Failure::new(Class::NameInUse, format!("another runner has the name `{}`", request.name))
-                    .hint("choose another `--name`, or remove that runner")
-                    .into(),
-            ),
-            _ => Err(refusal::of(&answer, &self.scope, refusal::Permission::Runners)),
+        let path = format!("{}/actions/runners/generate-jitconfig", self.scope.path());
+        for _ in 0..LOST_TRIES {
+            let Some(answer) = self.post_once(&path, Some(&body), &self.retry).await? else {
+                self.forget(&request.name, &labels).await?;
+                continue;
+            };
+            return match answer.status {
+                StatusCode::CREATED => {
+                    let made: Made = answer.json()?;
+                    Ok(Enrollment::Jit {
+                        id: made.runner.id,
+                        config: made.encoded_jit_config,
+                    })
+                }
+                StatusCode::CONFLICT => Err(
+                    Failure::new(Class::NameInUse, format!("another runner has the name `{}`", request.name))
+                        .hint("choose another `--name`, or remove that runner")
+                        .into(),
+                ),
+                _ => Err(refusal::of(&answer, &self.scope, refusal::Permission::Runners)),
+            };
         }
+        anyhow::bail!("GitHub's answer was lost {LOST_TRIES} times")
+    }
+
+    /// Deletes a registration that was made for us, but whose configuration was lost on the way: it could never be used.
+    async fn forget(&self, name: &str, labels: &[String]) -> Result<()> {
+        let found = self.runners(Some(name)).await?;
+        for runner in found
+            .iter()
+            .filter(|runner| !runner.online && !runner.busy && runner.has_labels(labels))
+        {
+            self.unregister(runner.id).await?;
+        }
+        Ok(())
     }
 }
 

@@ -42,7 +42,9 @@ pub fn of(answer: &Answer, scope: &Scope, permission: Permission) -> anyhow::Err
     let failure = match answer.status.as_u16() {
         401 => Failure::new(Class::Access, format!("GitHub refused the token: {said}"))
             .hint(format!("it may have ended or been revoked: make a new one with {needed}")),
-        403 => Failure::new(Class::Access, format!("GitHub does not let the token do this: {said}")).hint(missing(answer, needed)),
+        403 if is_permission(&said) => {
+            Failure::new(Class::Access, format!("GitHub does not let the token do this: {said}")).hint(missing(answer, permission, needed))
+        }
         404 => Failure::new(Class::Access, format!("there is no {scope}, or the token cannot see it"))
             .hint(format!("check `--repo`; the token needs {needed}")),
         status => Failure::new(Class::Unexpected, format!("GitHub answered {status}: {said}")),
@@ -50,16 +52,30 @@ pub fn of(answer: &Answer, scope: &Scope, permission: Permission) -> anyhow::Err
     failure.into()
 }
 
-/// The permission that is missing, in the words of the answer itself where it names it.
-/// Source: <https://docs.github.com/en/rest/authentication/authenticating-to-the-rest-api#failed-login-limit>
-fn missing(answer: &Answer, needed: &str) -> String {
+/// Whether a 403 speaks of the token. GitHub gives the same status for what nobody may do, such as running a run again after a month.
+fn is_permission(said: &str) -> bool {
+    let said = said.to_ascii_lowercase();
+    !["cannot be retried", "can be re-run", "over a month ago", "already running"]
+        .iter()
+        .any(|words| said.contains(words))
+}
+
+/// What is missing, in the words of the answer itself where it names it.
+/// Sources: [permissions](https://docs.github.com/en/rest/authentication/permissions-required-for-fine-grained-personal-access-tokens),
+/// [scopes](https://docs.github.com/en/apps/oauth-apps/building-oauth-apps/scopes-for-oauth-apps).
+fn missing(answer: &Answer, permission: Permission, needed: &str) -> String {
     if let Some(permissions) = answer.header("x-accepted-github-permissions").filter(|text| !text.is_empty()) {
-        return format!("the token lacks the permission {permissions}: it needs {needed}");
+        return format!("the token lacks the permission `{permissions}`: it needs {needed}");
     }
-    match (answer.header("x-oauth-scopes"), answer.header("x-accepted-oauth-scopes")) {
-        (Some(has), Some(accepted)) if !accepted.is_empty() => {
+    match (
+        answer.header("x-oauth-scopes"),
+        answer.header("x-accepted-oauth-scopes"),
+        permission,
+    ) {
+        (Some(has), Some(accepted), _) if !accepted.is_empty() => {
             format!("the token has the scopes [{has}], and needs one of [{accepted}]: {needed}")
         }
-        _ => format!("the token needs {needed}; the workflow's own GITHUB_TOKEN can never register runners"),
+        (.., Permission::Runners) => format!("the token needs {needed}; the workflow's own GITHUB_TOKEN can never register runners"),
+        (.., Permission::Runs) => format!("the token needs {needed}"),
     }
 }

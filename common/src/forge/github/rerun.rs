@@ -9,20 +9,21 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{GitHub, PAGE, refusal};
+use super::{GitHub, LOST_TRIES, PAGE, refusal};
 use crate::forge::{Declined, Job, Rerun, RerunOutcome, RerunScope};
-use crate::http::{Answer, Lost, Retry};
+use crate::http::{Answer, Retry};
 
 /// How often the run is looked at within the patience.
 const LOOKS: u32 = 20;
+/// How GitHub writes that a job or a run ended well.
+const SUCCESS: &str = "success";
 /// Bounds of the time between two looks.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-/// How often a re-run whose answer was lost is asked for again.
-const TRIES: usize = 3;
 
 #[derive(Deserialize)]
 struct Run {
     status: String,
+    conclusion: Option<String>,
     run_attempt: u32,
 }
 
@@ -32,6 +33,12 @@ struct JobAnswer {
     conclusion: Option<String>,
     runner_name: Option<String>,
     started_at: Option<String>,
+}
+
+impl JobAnswer {
+    fn ran_on(&self, runner: &str) -> bool {
+        self.runner_name.as_deref() == Some(runner)
+    }
 }
 
 /// What a request to run again came to.
@@ -44,11 +51,16 @@ enum Asked {
 }
 
 pub async fn rerun(github: &GitHub, request: &Rerun) -> Result<RerunOutcome> {
+    // Job code can reach what tells us of jobs: it must not lead our token to runs that are none of ours.
+    let Job { run, repository, .. } = &request.job;
+    let known = github.scope.repository(repository).filter(|_| run.parse::<u64>().is_ok());
+    let actions = known.with_context(|| format!("run `{run}` of `{repository}` does not belong to the {}", github.scope))? + "/actions";
     let conversation = Conversation {
         github,
         request,
         retry: github.retry.within(request.budget),
-        runs: format!("/repos/{}/actions/runs/{}", request.job.repository, request.job.run),
+        run: format!("{actions}/runs/{run}"),
+        actions,
     };
     timeout(request.budget, conversation.hold())
         .await
@@ -65,18 +77,22 @@ struct Conversation<'a> {
     github: &'a GitHub,
     request: &'a Rerun,
     retry: Retry,
-    runs: String,
+    /// The path of everything about workflows in the job's repository.
+    actions: String,
+    /// The path of the run.
+    run: String,
 }
 
 impl Conversation<'_> {
     async fn hold(&self) -> Result<RerunOutcome> {
         let mut began = Instant::now();
         loop {
-            if let Some(declined) = self.wait_completed(began).await? {
-                return Ok(RerunOutcome::Declined(declined));
-            }
+            let run = match self.completed(began).await? {
+                Ok(run) => run,
+                Err(declined) => return Ok(RerunOutcome::Declined(declined)),
+            };
             let jobs = self.jobs().await?;
-            if self.succeeded(&jobs) {
+            if self.succeeded(&run, &jobs) {
                 return Ok(RerunOutcome::Declined(Declined::Succeeded));
             }
             if let Some(scope) = self.request_any(&jobs).await? {
@@ -89,29 +105,41 @@ impl Conversation<'_> {
     }
 
     /// Waits until the run has ended, or until there is a reason to leave it alone.
-    async fn wait_completed(&self, began: Instant) -> Result<Option<Declined>> {
+    async fn completed(&self, began: Instant) -> Result<Result<Run, Declined>> {
         let patience = self.request.patience;
         let mut cancels = [(patience, "cancel"), (patience * 2, "force-cancel")].into_iter().peekable();
         loop {
             let Some(run) = self.run().await? else {
-                return Ok(Some(Declined::Unknown));
+                return Ok(Err(Declined::Unknown));
             };
             if let Some(declined) = guard(&run, &self.request.job, self.request.max_attempts) {
-                return Ok(Some(declined));
+                return Ok(Err(declined));
             }
-            if run.status == "completed" {
-                return Ok(None);
+            // An earlier attempt than ours is an answer out of date.
+            if run.status == "completed" && run.run_attempt == self.request.job.attempt {
+                return Ok(Ok(run));
             }
             if let Some((_, verb)) = cancels.next_if(|(after, _)| began.elapsed() >= *after) {
                 // Healthy jobs die with it, so only when ours cannot run again otherwise.
-                if self.succeeded(&self.jobs().await?) {
-                    return Ok(Some(Declined::Succeeded));
+                if self.succeeded(&run, &self.jobs().await?) {
+                    return Ok(Err(Declined::Succeeded));
                 }
-                tracing::warn!("the run has other jobs that do not end: `{verb}`, so that ours can run again");
-                // Refused means that it has ended meanwhile: the next look tells.
-                self.post(&format!("{}/{verb}", self.runs), &self.retry).await?;
+                tracing::warn!("the run does not end by itself: `{verb}`, so that the interrupted job can run again");
+                self.cancel(verb).await?;
             }
             sleep(self.interval()).await;
+        }
+    }
+
+    async fn cancel(&self, verb: &str) -> Result<()> {
+        let answer = self
+            .github
+            .call(Method::POST, &format!("{}/{verb}", self.run), &[], None, &self.retry)
+            .await?;
+        match answer.status {
+            // A conflict: it has ended meanwhile; the next look tells.
+            StatusCode::ACCEPTED | StatusCode::CONFLICT => Ok(()),
+            _ => Err(refusal::of(&answer, &self.github.scope, refusal::Permission::Runs)),
         }
     }
 
@@ -122,64 +150,60 @@ impl Conversation<'_> {
     /// Asks in the order that keeps most of what was done, and always makes a machine.
     async fn request_any(&self, jobs: &[JobAnswer]) -> Result<Option<RerunScope>> {
         let launch = self.request.launch.as_ref().filter(|launch| launch.run == self.request.job.run);
-        let mut ways = Vec::new();
-        if let Some(launch) = launch {
-            // Were only the failed jobs run, nobody would launch a machine for them: they would wait for ever.
-            let job = latest(jobs.iter().filter(|job| job.runner_name.as_deref() == Some(&launch.runner)));
-            ways.extend(job.map(|job| (RerunScope::LaunchJob, self.job_path(job.id))));
-        } else {
-            ways.push((RerunScope::FailedJobs, format!("{}/rerun-failed-jobs", self.runs)));
-        }
-        ways.push((RerunScope::WholeRun, format!("{}/rerun", self.runs)));
+        let whole = (RerunScope::WholeRun, format!("{}/rerun", self.run));
+        // Were only the failed jobs run, nobody would launch a machine for them: they would wait for ever.
+        let ways = match launch.map(|launch| launch_job(jobs, &launch.runner)) {
+            Some(Some(job)) => vec![(RerunScope::LaunchJob, format!("{}/jobs/{}/rerun", self.actions, job.id)), whole],
+            Some(None) => vec![whole],
+            // Refused at times for a run whose jobs were cancelled rather than failed.
+            None => vec![(RerunScope::FailedJobs, format!("{}/rerun-failed-jobs", self.run)), whole],
+        };
         let mut refused = None;
         for (scope, path) in ways {
             match self.ask(&path).await? {
                 Asked::Taken => return Ok(Some(scope)),
                 Asked::Running => return Ok(None),
                 Asked::Refused(answer) => {
-                    tracing::info!("GitHub will not re-run {scope:?}: {}", refusal::message(&answer));
+                    tracing::info!("GitHub does not take {scope:?}: {}", refusal::message(&answer));
                     refused = Some(answer);
                 }
             }
         }
-        match refused {
-            Some(answer) => Err(refusal::of(&answer, &self.github.scope, refusal::Permission::Runs)),
-            None => Ok(None),
-        }
-    }
-
-    fn job_path(&self, id: u64) -> String {
-        format!("/repos/{}/actions/jobs/{id}/rerun", self.request.job.repository)
+        refused.map_or(Ok(None), |answer| {
+            Err(refusal::of(&answer, &self.github.scope, refusal::Permission::Runs))
+        })
     }
 
     /// Asks once for sure: when the answer is lost, the run's attempt tells whether it was taken.
     async fn ask(&self, path: &str) -> Result<Asked> {
-        for _ in 0..TRIES {
-            match self.post(path, &self.retry.once()).await {
-                Ok(answer) if answer.status == StatusCode::CREATED => return Ok(Asked::Taken),
-                Ok(answer) if answer.status == StatusCode::FORBIDDEN && refusal::message(&answer).contains("already running") => {
-                    return Ok(Asked::Running);
+        for _ in 0..LOST_TRIES {
+            let Some(answer) = self.github.post_once(path, None, &self.retry).await? else {
+                if self.run().await?.is_some_and(|run| run.run_attempt > self.request.job.attempt) {
+                    return Ok(Asked::Taken);
                 }
-                Ok(answer) => return Ok(Asked::Refused(answer)),
-                Err(error) if error.chain().any(|link| link.is::<Lost>()) || error.downcast_ref::<Lost>().is_some() => {
-                    if self.run().await?.is_some_and(|run| run.run_attempt > self.request.job.attempt) {
-                        return Ok(Asked::Taken);
-                    }
-                }
-                Err(error) => return Err(error),
-            }
+                continue;
+            };
+            let running = answer.status == StatusCode::FORBIDDEN && refusal::message(&answer).contains("already running");
+            return Ok(match answer.status {
+                StatusCode::CREATED => Asked::Taken,
+                _ if running => Asked::Running,
+                _ => Asked::Refused(answer),
+            });
         }
-        anyhow::bail!("the answer was lost {TRIES} times")
+        anyhow::bail!("GitHub's answer was lost {LOST_TRIES} times")
     }
 
-    /// Whether our job ended well after all: the last that our runner had in this run.
-    fn succeeded(&self, jobs: &[JobAnswer]) -> bool {
-        let ours = latest(jobs.iter().filter(|job| job.runner_name.as_deref() == Some(&self.request.runner)));
-        ours.is_some_and(|job| job.conclusion.as_deref() == Some("success"))
+    /// Whether our job, the last that our runner had in this run, ended well after all; where GitHub names no job of ours, the run tells.
+    fn succeeded(&self, run: &Run, jobs: &[JobAnswer]) -> bool {
+        let ours = jobs.iter().filter(|job| job.ran_on(&self.request.runner));
+        // Times are RFC 3339 in UTC, so their order is that of their text.
+        let last = ours.max_by(|a, b| a.started_at.cmp(&b.started_at));
+        let conclusion = last.map_or(&run.conclusion, |job| &job.conclusion);
+        conclusion.as_deref() == Some(SUCCESS)
     }
 
     async fn run(&self) -> Result<Option<Run>> {
-        let answer = self.github.call(Method::GET, &self.runs, &[], None, &self.retry).await?;
+        let answer = self.github.call(Method::GET, &self.run, &[], None, &self.retry).await?;
         match answer.status {
             StatusCode::OK => answer.json().map(Some),
             StatusCode::NOT_FOUND => Ok(None),
@@ -198,7 +222,7 @@ impl Conversation<'_> {
             let query = [("filter", "latest"), ("per_page", PAGE), ("page", &number.to_string())];
             let answer = self
                 .github
-                .call(Method::GET, &format!("{}/jobs", self.runs), &query, None, &self.retry)
+                .call(Method::GET, &format!("{}/jobs", self.run), &query, None, &self.retry)
                 .await?;
             if answer.status != StatusCode::OK {
                 return Err(refusal::of(&answer, &self.github.scope, refusal::Permission::Runs));
@@ -210,10 +234,6 @@ impl Conversation<'_> {
             }
         }
         Ok(found)
-    }
-
-    async fn post(&self, path: &str, retry: &Retry) -> Result<Answer> {
-        self.github.call(Method::POST, path, &[], None, retry).await
     }
 }
 
@@ -228,7 +248,11 @@ fn guard(run: &Run, job: &Job, max_attempts: u32) -> Option<Declined> {
     }
 }
 
-/// The one that started last; times are RFC 3339 in UTC, so their order is that of their text.
-fn latest<'a>(jobs: impl Iterator<Item = &'a JobAnswer>) -> Option<&'a JobAnswer> {
-    jobs.max_by(|a, b| a.started_at.cmp(&b.started_at))
+/// The job that launched the machine: the one that ended well on that runner. Several of them leave open which it was (runners of our
+/// own, and GitHub's too, take more than one job), and running the wrong one again would launch nothing.
+fn launch_job<'a>(jobs: &'a [JobAnswer], runner: &str) -> Option<&'a JobAnswer> {
+    let mut found = jobs
+        .iter()
+        .filter(|job| job.ran_on(runner) && job.conclusion.as_deref() == Some(SUCCESS));
+    found.next().filter(|_| found.next().is_none())
 }

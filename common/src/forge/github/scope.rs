@@ -58,6 +58,23 @@ impl Scope {
         }
     }
 
+    /// The path of the repository that a job names: our own one, or one of the organisation or enterprise. `None` for another's.
+    pub fn repository(&self, named: &str) -> Option<String> {
+        let owner = match &self.kind {
+            // Not the name that the job tells: the repository may have been renamed meanwhile, and GitHub follows its old names.
+            Kind::Repository(..) => return Some(self.path()),
+            Kind::Organisation(name) => Some(name),
+            Kind::Enterprise(_) => None,
+        };
+        let plain = |part: &str| {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            !matches!(part, "" | "." | "..") && part.chars().all(allowed)
+        };
+        let (its_owner, repo) = named.split_once('/')?;
+        let ours = owner.is_none_or(|owner| owner.eq_ignore_ascii_case(its_owner));
+        (ours && plain(its_owner) && plain(repo)).then(|| format!("/repos/{its_owner}/{repo}"))
+    }
+
     /// Which permission a token needs to register runners here, in GitHub's words.
     pub const fn runner_permission(&self) -> &'static str {
         match self.kind {

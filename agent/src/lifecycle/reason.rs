@@ -1,0 +1,81 @@
+//! Why an agent stops: it decides everything about the stop.
+
+use std::fmt;
+use std::time::Duration;
+
+use common::timeout::Timeout;
+
+/// Why the agent stops. A later reason replaces an earlier one only if its [rank](StopReason::rank) is higher.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StopReason {
+    /// Nothing to do for this long.
+    Idle(Timeout),
+    /// The one job that it was launched for is done.
+    Single,
+    /// The cloud advised to take no more jobs, and none runs.
+    Advised,
+    /// Somebody removed the runner from the forge.
+    Unregistered,
+    /// It could not do its work, for this reason.
+    Failed(String),
+    /// A job ran for longer than this.
+    TimeLimit(Timeout),
+    /// An earlier agent died while a job ran.
+    Crashed,
+    /// This signal: a person, or the host's shutdown.
+    Signal(i32),
+    /// The machine is taken away: the cloud's words, and the time that is left.
+    Interrupted(String, Duration),
+}
+
+impl StopReason {
+    /// Whoever has less time has the higher rank.
+    pub const fn rank(&self) -> u8 {
+        match self {
+            Self::Idle(_) => 0,
+            Self::Single => 1,
+            Self::Advised => 2,
+            Self::Unregistered => 3,
+            Self::Failed(_) => 4,
+            Self::TimeLimit(_) => 5,
+            Self::Crashed => 6,
+            Self::Signal(_) => 7,
+            Self::Interrupted(..) => 8,
+        }
+    }
+
+    /// Whether a job that was running must run again.
+    pub const fn reruns(&self) -> bool {
+        matches!(self, Self::TimeLimit(_) | Self::Crashed | Self::Signal(_) | Self::Interrupted(..))
+    }
+
+    /// The agent's exit code: 1 for a failure.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Failed(_) | Self::Crashed => 1,
+            _ => 0,
+        }
+    }
+}
+
+/// The words of the `terminated` record, as the old tool's users parse them.
+impl fmt::Display for StopReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Idle(after) | Self::TimeLimit(after) => match after.duration() {
+                Some(after) => write!(f, "timeout:{}", after.as_secs()),
+                None => write!(f, "timeout:never"),
+            },
+            Self::Single => f.write_str("single job"),
+            Self::Advised => f.write_str("rebalance recommendation"),
+            Self::Unregistered => f.write_str("runner was removed from the forge"),
+            Self::Failed(why) => f.write_str(why),
+            Self::Crashed => f.write_str("agent was killed"),
+            Self::Signal(number) => match nix::sys::signal::Signal::try_from(*number) {
+                Ok(signal) => f.write_str(signal.as_str()),
+                Err(_) => write!(f, "signal {number}"),
+            },
+            Self::Interrupted(words, _) => f.write_str(words),
+        }
+    }
+}
