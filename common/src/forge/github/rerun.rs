@@ -24,7 +24,8 @@ const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(100), Duration::
 struct Run {
     status: String,
     conclusion: Option<String>,
-    run_attempt: u32,
+    #[serde(rename = "run_attempt")]
+    attempt: u32,
 }
 
 #[derive(Deserialize)]
@@ -116,7 +117,7 @@ impl Conversation<'_> {
                 return Ok(Err(declined));
             }
             // An earlier attempt than ours is an answer out of date.
-            if run.status == "completed" && run.run_attempt == self.request.job.attempt {
+            if run.status == "completed" && run.attempt == self.request.job.attempt {
                 return Ok(Ok(run));
             }
             if let Some((_, verb)) = cancels.next_if(|(after, _)| began.elapsed() >= *after) {
@@ -178,7 +179,7 @@ impl Conversation<'_> {
     async fn ask(&self, path: &str) -> Result<Asked> {
         for _ in 0..LOST_TRIES {
             let Some(answer) = self.github.post_once(path, None, &self.retry).await? else {
-                if self.run().await?.is_some_and(|run| run.run_attempt > self.request.job.attempt) {
+                if self.run().await?.is_some_and(|run| run.attempt > self.request.job.attempt) {
                     return Ok(Asked::Taken);
                 }
                 continue;
@@ -239,10 +240,10 @@ impl Conversation<'_> {
 
 /// Why a run must be left alone.
 fn guard(run: &Run, job: &Job, max_attempts: u32) -> Option<Declined> {
-    if run.run_attempt > job.attempt {
+    if run.attempt > job.attempt {
         Some(Declined::AlreadyRerun)
-    } else if run.run_attempt >= max_attempts {
-        Some(Declined::AttemptsUsedUp(run.run_attempt))
+    } else if run.attempt >= max_attempts {
+        Some(Declined::AttemptsUsedUp(run.attempt))
     } else {
         None
     }
