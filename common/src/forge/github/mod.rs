@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, Method, StatusCode};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use url::Url;
 
@@ -16,6 +17,7 @@ use super::{Enroll, Enrollment, Forge, Package, Platform, Removal, Rerun, RerunO
 use crate::error::{Class, Failure};
 use crate::http::{self, Answer, Lost, Retry};
 use crate::secret::Secret;
+use refusal::Permission;
 use scope::Scope;
 
 /// The version of the API that we were written for. Source: <https://docs.github.com/en/rest/about-the-rest-api/api-versions>
@@ -77,6 +79,30 @@ impl GitHub {
             .await
     }
 
+    /// Reads a list to its end.
+    async fn pages<P: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        retry: &Retry,
+        permission: Permission,
+    ) -> Result<Vec<P>> {
+        let mut pages = Vec::new();
+        for number in 1..=MAX_PAGES {
+            let number = number.to_string();
+            let query = [query, &[("per_page", PAGE), ("page", &number)]].concat();
+            let answer = self.call(Method::GET, path, &query, None, retry).await?;
+            if answer.status != StatusCode::OK {
+                return Err(refusal::of(&answer, &self.scope, permission));
+            }
+            pages.push(answer.json()?);
+            if !answer.header("link").is_some_and(|link| link.contains("rel=\"next\"")) {
+                break;
+            }
+        }
+        Ok(pages)
+    }
+
     /// Sends what must not be taken twice. `None`: the answer was lost; by the time that this is known, what was taken can be seen.
     async fn post_once(&self, path: &str, body: Option<&Value>, retry: &Retry) -> Result<Option<Answer>> {
         match self.call(Method::POST, path, &[], body, &retry.once()).await {
@@ -97,7 +123,7 @@ impl GitHub {
         let answer = self.own(Method::POST, "/actions/runners/registration-token", &[], None).await?;
         match answer.status {
             StatusCode::CREATED => Ok(answer.json::<Token>()?.token),
-            _ => Err(refusal::of(&answer, &self.scope, refusal::Permission::Runners)),
+            _ => Err(refusal::of(&answer, &self.scope, Permission::Runners)),
         }
     }
 
@@ -130,7 +156,7 @@ impl GitHub {
                         .hint("choose another `--name`, or remove that runner")
                         .into(),
                 ),
-                _ => Err(refusal::of(&answer, &self.scope, refusal::Permission::Runners)),
+                _ => Err(refusal::of(&answer, &self.scope, Permission::Runners)),
             };
         }
         anyhow::bail!("GitHub's answer was lost {LOST_TRIES} times")
@@ -187,22 +213,11 @@ impl Forge for GitHub {
         struct Page {
             runners: Vec<RunnerAnswer>,
         }
-        let mut found = Vec::new();
-        for number in 1..=MAX_PAGES {
-            let number = number.to_string();
-            let mut query = vec![("per_page", PAGE), ("page", &number)];
-            query.extend(name.map(|name| ("name", name)));
-            let answer = self.own(Method::GET, "/actions/runners", &query, None).await?;
-            if answer.status != StatusCode::OK {
-                return Err(refusal::of(&answer, &self.scope, refusal::Permission::Runners));
-            }
-            let more = answer.header("link").is_some_and(|link| link.contains("rel=\"next\""));
-            let page: Page = answer.json()?;
-            found.extend(page.runners.into_iter().map(Runner::from));
-            if !more {
-                break;
-            }
-        }
+        let path = format!("{}/actions/runners", self.scope.path());
+        let only: Vec<_> = name.map(|name| ("name", name)).into_iter().collect();
+        let pages: Vec<Page> = self.pages(&path, &only, &self.retry, Permission::Runners).await?;
+        let mut found: Vec<_> = pages.into_iter().flat_map(|page| page.runners).map(Runner::from).collect();
+        // Older servers do not know the parameter and send all of them.
         found.retain(|runner| name.is_none_or(|name| runner.name == name));
         Ok(found)
     }
@@ -222,7 +237,7 @@ impl Forge for GitHub {
             // Ours was taken by a try whose answer was lost, or GitHub was faster: gone is gone.
             StatusCode::NOT_FOUND => Ok(Removal::Gone),
             StatusCode::UNPROCESSABLE_ENTITY => Ok(Removal::Busy(refusal::message(&answer))),
-            _ => Err(refusal::of(&answer, &self.scope, refusal::Permission::Runners)),
+            _ => Err(refusal::of(&answer, &self.scope, Permission::Runners)),
         }
     }
 
@@ -237,7 +252,7 @@ impl Forge for GitHub {
         }
         let answer = self.own(Method::GET, "/actions/runners/downloads", &[], None).await?;
         if answer.status != StatusCode::OK {
-            return Err(refusal::of(&answer, &self.scope, refusal::Permission::Runners));
+            return Err(refusal::of(&answer, &self.scope, Permission::Runners));
         }
         let offered: Vec<Application> = answer.json()?;
         let fits = |application: &Application| application.os == "linux" && application.architecture == platform.github();

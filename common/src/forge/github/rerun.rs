@@ -9,7 +9,8 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{GitHub, LOST_TRIES, PAGE, refusal};
+use super::refusal::{self, Permission};
+use super::{GitHub, LOST_TRIES};
 use crate::forge::{Declined, Job, Rerun, RerunOutcome, RerunScope};
 use crate::http::{Answer, Retry};
 
@@ -140,7 +141,7 @@ impl Conversation<'_> {
         match answer.status {
             // A conflict: it has ended meanwhile; the next look tells.
             StatusCode::ACCEPTED | StatusCode::CONFLICT => Ok(()),
-            _ => Err(refusal::of(&answer, &self.github.scope, refusal::Permission::Runs)),
+            _ => Err(refusal::of(&answer, &self.github.scope, Permission::Runs)),
         }
     }
 
@@ -170,9 +171,7 @@ impl Conversation<'_> {
                 }
             }
         }
-        refused.map_or(Ok(None), |answer| {
-            Err(refusal::of(&answer, &self.github.scope, refusal::Permission::Runs))
-        })
+        refused.map_or(Ok(None), |answer| Err(refusal::of(&answer, &self.github.scope, Permission::Runs)))
     }
 
     /// Asks once for sure: when the answer is lost, the run's attempt tells whether it was taken.
@@ -208,7 +207,7 @@ impl Conversation<'_> {
         match answer.status {
             StatusCode::OK => answer.json().map(Some),
             StatusCode::NOT_FOUND => Ok(None),
-            _ => Err(refusal::of(&answer, &self.github.scope, refusal::Permission::Runs)),
+            _ => Err(refusal::of(&answer, &self.github.scope, Permission::Runs)),
         }
     }
 
@@ -218,23 +217,12 @@ impl Conversation<'_> {
         struct Page {
             jobs: Vec<JobAnswer>,
         }
-        let mut found = Vec::new();
-        for number in 1..=super::MAX_PAGES {
-            let query = [("filter", "latest"), ("per_page", PAGE), ("page", &number.to_string())];
-            let answer = self
-                .github
-                .call(Method::GET, &format!("{}/jobs", self.run), &query, None, &self.retry)
-                .await?;
-            if answer.status != StatusCode::OK {
-                return Err(refusal::of(&answer, &self.github.scope, refusal::Permission::Runs));
-            }
-            let more = answer.header("link").is_some_and(|link| link.contains("rel=\"next\""));
-            found.extend(answer.json::<Page>()?.jobs);
-            if !more {
-                break;
-            }
-        }
-        Ok(found)
+        let path = format!("{}/jobs", self.run);
+        let pages: Vec<Page> = self
+            .github
+            .pages(&path, &[("filter", "latest")], &self.retry, Permission::Runs)
+            .await?;
+        Ok(pages.into_iter().flat_map(|page| page.jobs).collect())
     }
 }
 
