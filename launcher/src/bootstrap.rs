@@ -121,4 +121,4 @@ pub fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -113,15 +113,13 @@ pub fn warnings(cloud: CloudKind, cloud_type: &str, gpu: Option<&str>) -> Result
         }
         return Ok(warnings);
     }
-    let renamed = if wish.written == *wanted {
-        format!("the GPU {wanted}")
-    } else {
-        format!("the GPU `{}`, an old name of the {wanted}", wish.written)
-    };
-    match entry.retired.get(wanted) {
-        Some(instead) => warnings.push(format!("{renamed}: {instead}")),
-        None if wish.written == "tesla" => warnings.push(renamed),
-        None => {}
+    if let Some(instead) = entry.retired.get(wanted) {
+        let old = if wish.written == *wanted {
+            String::new()
+        } else {
+            format!("`{}`, an old name of the ", wish.written)
+        };
+        warnings.push(format!("the GPU {old}{wanted}: {instead}"));
     }
     Ok(warnings)
 }

@@ -1,11 +1,14 @@
 //! `cml`: launches one self-hosted CI runner on a cloud, or runs it on this host. Parses, calls, prints, exits.
 
+mod bootstrap;
 mod catalog;
 mod cli;
 mod cloud;
 mod infer;
+mod launch;
 mod local;
 mod options;
+mod output;
 #[cfg(test)]
 mod reference;
 mod request;
@@ -49,7 +52,7 @@ fn run(argv: &[String], vars: BTreeMap<String, String>) -> Result<()> {
     if request.options.cloud.cloud.is_none() {
         return on_this_host(request);
     }
-    anyhow::bail!("being built")
+    launch::run(&request)
 }
 
 /// Fills in what the options leave open.

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{Bootstrap, Login, MAX_BYTES, SCRIPT, UNIT, pack, placeholder, quote};
 
-mod machine;
+pub mod machine;
 
 use machine::{Machine, shells};
 

@@ -1,0 +1,320 @@
+//! A launch: check access → reuse? → create → wait until the runner is online → report. Whatever goes wrong in between, and whatever signal
+//! comes, what was made is removed again.
+
+mod decide;
+mod diagnosis;
+mod online;
+mod prepare;
+mod rollback;
+mod signal;
+mod ssh;
+
+use std::pin::pin;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use common::error::{Class, Failure, Report};
+use common::forge::{self, Enroll, Enrollment, Forge, Runner};
+use common::secret::Secret;
+use common::spec::{Credential, ForgeKind};
+use jiff::Timestamp;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use crate::cloud::{self, Cloud, Instance, Order};
+use crate::output;
+use crate::request::Request;
+use decide::{Ask, Decision, decide};
+use diagnosis::Diagnosis;
+use prepare::Prepared;
+use signal::{Signals, interrupted};
+
+pub use prepare::metadata;
+
+/// How long the console may take to answer after a failure: the instance costs money meanwhile.
+const CONSOLE: Duration = Duration::from_secs(20);
+
+/// So many signals end a roll-back too.
+const LAST_SIGNAL: usize = 3;
+
+/// What a launch ended with.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// A new runner is online.
+    Launched(Instance),
+    /// A runner that was there is used.
+    Reused(Runner),
+}
+
+/// Launches a runner on the request's cloud and reports it.
+pub fn run(request: &Request) -> Result<()> {
+    let kind = request.options.cloud.cloud.context("no cloud was asked for")?;
+    let start = Instant::now();
+    let prepared = Prepared::new(request, kind, Timestamp::now())?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the async runtime")?;
+    runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        let forge = forge::open(request.forge, &request.repo, &request.token)?;
+        let cloud = stoppable(&mut signals, cloud::open(kind, &request.options.cloud)).await?;
+        cloud.supports(&request.options.cloud)?;
+        let launch = Launch {
+            request,
+            prepared,
+            forge: &*forge,
+            cloud: &*cloud,
+            start,
+        };
+        if request.options.decision.dry_run {
+            let plan = stoppable(&mut signals, launch.plan()).await?;
+            return crate::write_out(plan.as_bytes());
+        }
+        let outcome = launch.run(&mut signals).await?;
+        output::report(request, kind, &outcome)
+    })
+}
+
+/// Something that leaves nothing behind when a signal ends it.
+async fn stoppable<T>(signals: &mut Signals, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        biased;
+        number = signals.next() => Err(interrupted(number)),
+        done = work => done,
+    }
+}
+
+/// One launch, and whom it speaks to.
+struct Launch<'a> {
+    request: &'a Request,
+    prepared: Prepared,
+    forge: &'a dyn Forge,
+    cloud: &'a dyn Cloud,
+    /// When it began: the budget runs from here.
+    start: Instant,
+}
+
+/// What a launch has made so far, or may have made.
+#[derive(Debug)]
+struct Made {
+    /// What it is doing, for people.
+    stage: &'static str,
+    making: Making,
+    /// The runner may stand in the forge's list.
+    may_be_registered: bool,
+    /// The registration that came with a single-use configuration.
+    registration: Option<u64>,
+    /// What must not be shown when the console is.
+    secrets: Vec<Secret>,
+}
+
+/// Whether there is an instance.
+#[derive(Debug, PartialEq, Eq)]
+enum Making {
+    NotAsked,
+    /// It was asked for; there is no answer, or none that says whether there is one.
+    Asked,
+    /// The cloud said no.
+    Refused,
+    Done(Instance),
+}
+
+impl Launch<'_> {
+    /// Returns the runner, or an error after everything was rolled back.
+    async fn run(&self, signals: &mut Signals) -> Result<Outcome> {
+        let mut made = Made {
+            stage: "checking access",
+            making: Making::NotAsked,
+            may_be_registered: false,
+            registration: None,
+            secrets: vec![self.request.token.clone()],
+        };
+        let deadline = self.start + self.prepared.budget;
+        let work = timeout_at(deadline, self.work(&mut made));
+        let ending = stoppable(signals, async { Ok(work.await) }).await;
+        let error = match ending {
+            Ok(Ok(Ok(outcome))) => return Ok(outcome),
+            Ok(Ok(Err(error))) | Err(error) => error,
+            Ok(Err(_)) => diagnosis::late(self.prepared.budget, made.stage),
+        };
+        Err(self.fail(error, &made, signals).await)
+    }
+
+    async fn work(&self, made: &mut Made) -> Result<Outcome> {
+        let name = &self.request.name;
+        tracing::info!("checking access to {}", self.request.repo);
+        self.forge.check_access().await.context("checking access to the repository")?;
+        made.stage = "looking at the runners that are there";
+        if let Decision::Reuse { runner, message } = self.decide().await? {
+            tracing::info!("{message}");
+            return Ok(Outcome::Reused(runner));
+        }
+        made.stage = "getting the runner's credential";
+        let credential = self.credential(made).await?;
+        let order = self.prepared.order(self.request, credential)?;
+        made.stage = "creating the instance";
+        let instance = self.create(&order, made).await?;
+        tracing::info!(
+            "created {} {} in {}; waiting for {name}",
+            instance.kind,
+            instance.id,
+            instance.region
+        );
+        made.stage = "waiting for the runner to be online";
+        self.wait_online(&instance, made.registration.is_some()).await?;
+        tracing::info!("{name} is online after {} s", self.start.elapsed().as_secs());
+        Ok(Outcome::Launched(self.refreshed(instance).await))
+    }
+
+    async fn decide(&self) -> Result<Decision> {
+        let options = &self.request.options.decision;
+        let looks_at_all = options.reuse || options.reuse_idle;
+        if !looks_at_all && !self.request.named_by_user {
+            return Ok(Decision::Launch);
+        }
+        let name = Some(self.request.name.as_str()).filter(|_| !looks_at_all);
+        let runners = self.forge.runners(name).await.context("listing the runners")?;
+        let ask = Ask {
+            name: self.request.name.clone(),
+            labels: self.prepared.labels.clone(),
+            reuse: options.reuse,
+            reuse_idle: options.reuse_idle,
+        };
+        decide(&ask, &runners)
+    }
+
+    /// Whether the machine gets a configuration for one job only, with which nothing else can be done.
+    fn is_single_use(&self) -> bool {
+        let options = &self.request.options.runner;
+        options.single && options.no_retry && self.request.forge == ForgeKind::GitHub
+    }
+
+    async fn credential(&self, made: &mut Made) -> Result<Credential> {
+        if !self.is_single_use() {
+            return Ok(Credential::Token(self.request.token.clone()));
+        }
+        let enroll = Enroll {
+            name: self.request.name.clone(),
+            labels: self.prepared.labels.clone(),
+            single: true,
+            platform: self.prepared.platform,
+        };
+        // The answer may be lost.
+        made.may_be_registered = true;
+        match self.forge.enroll(&enroll).await.context("registering the runner")? {
+            Enrollment::Jit { id, config } => {
+                made.registration = Some(id);
+                made.secrets.push(config.clone());
+                Ok(Credential::Jit(config))
+            }
+            Enrollment::Token(_) => anyhow::bail!("the forge gave a registration token where a single-use configuration was asked for"),
+        }
+    }
+
+    async fn create(&self, order: &Order, made: &mut Made) -> Result<Instance> {
+        made.making = Making::Asked;
+        // From now on the agent may register.
+        made.may_be_registered = true;
+        tracing::info!("creating an instance for {}", self.request.name);
+        match self.cloud.create(order).await {
+            Ok(instance) => {
+                made.making = Making::Done(instance.clone());
+                Ok(instance)
+            }
+            Err(error) => {
+                if Report(&error).class() != Class::Unexpected {
+                    made.making = Making::Refused;
+                    made.may_be_registered = made.registration.is_some();
+                }
+                Err(error.context("creating the instance"))
+            }
+        }
+    }
+
+    /// The instance with what the cloud knows only now: its address.
+    async fn refreshed(&self, instance: Instance) -> Instance {
+        match self.cloud.find(&self.prepared.launch_id).await {
+            Ok(found) => found.into_iter().find(|found| found.id == instance.id).unwrap_or(instance),
+            Err(error) => {
+                tracing::warn!("asking for the instance's address: {error:#}");
+                instance
+            }
+        }
+    }
+
+    /// Says what is known of a failure, and rolls back.
+    async fn fail(&self, error: anyhow::Error, made: &Made, signals: &mut Signals) -> anyhow::Error {
+        let is_signal = matches!(Report(&error).class(), Class::Signal(_));
+        let error = match &made.making {
+            Making::Done(instance) if !is_signal => {
+                // A signal now means that nobody wants to read it.
+                let console = stoppable(signals, async { Ok(self.diagnosis(instance, made).await) }).await;
+                console.unwrap_or_default().explain(error)
+            }
+            _ => error,
+        };
+        if matches!(made.making, Making::NotAsked) && !made.may_be_registered {
+            return error;
+        }
+        tracing::warn!("rolling back: {error:#}");
+        let mut roll_back = pin!(self.roll_back(made));
+        for _ in 1..LAST_SIGNAL {
+            tokio::select! {
+                biased;
+                left = &mut roll_back => return leftovers(error, &left),
+                number = signals.next() => tracing::warn!("signal {number}: still removing what was made; again to leave it"),
+            }
+        }
+        leftovers(
+            error,
+            &[format!("what has the tag cml-launch-id={} may be left", self.prepared.launch_id)],
+        )
+    }
+
+    async fn diagnosis(&self, instance: &Instance, made: &Made) -> Diagnosis {
+        let console = match timeout(CONSOLE, self.cloud.console(&instance.id)).await {
+            Ok(Ok(console)) => console,
+            Ok(Err(error)) => {
+                tracing::warn!("reading the console of {}: {error:#}", instance.id);
+                String::new()
+            }
+            Err(_) => String::new(),
+        };
+        let diagnosis = Diagnosis::read(&console, &made.secrets);
+        for line in &diagnosis.lines {
+            tracing::warn!("console: {line}");
+        }
+        diagnosis
+    }
+
+    /// What the launch would do; only reads.
+    async fn plan(&self) -> Result<String> {
+        let mut masked = self.request.clone();
+        masked.token = Secret::new(Secret::default().to_string());
+        let credential = if self.is_single_use() { Credential::Jit } else { Credential::Token };
+        let order = self.prepared.order(&masked, credential(masked.token.clone()))?;
+        let calls = self.cloud.plan(&order).await.context("planning the instance")?;
+        let mut script = order.startup_data;
+        if let Some(own) = &self.request.options.runner.cloud_startup_script {
+            // It may hold a token too.
+            script = script.replace(&String::from(own.clone()), masked.token.expose());
+        }
+        Ok(format!("{}\n\n# start-up data\n{script}", calls.join("\n")))
+    }
+}
+
+/// Adds what is left behind to the error of a launch, loudly.
+fn leftovers(error: anyhow::Error, left: &[String]) -> anyhow::Error {
+    for item in left {
+        tracing::error!("not rolled back: {item}");
+    }
+    let Some(first) = left.first() else {
+        return error;
+    };
+    let class = Report(&error).class();
+    let failure = Failure::new(class, format!("the launch failed, and {first}"));
+    error.context(failure.hint("remove what the messages name: it may cost money"))
+}
+
+#[cfg(test)]
+pub mod tests;

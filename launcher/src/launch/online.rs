@@ -1,0 +1,111 @@
+//! Waiting until the forge says that the runner is online, and noticing that it never will be.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use common::error::{Class, Failure, Report};
+use common::phase::State;
+use tokio::time::{Instant, sleep};
+
+use super::Launch;
+use super::diagnosis::Diagnosis;
+use crate::cloud::Instance;
+
+/// How often one asks: in proportion to the budget, so that a launch takes as many requests in a rehearsal as in earnest.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// The first pause between two questions to the forge; each is a quarter longer than the one before.
+    first: Duration,
+    /// The longest.
+    longest: Duration,
+    /// The pause between two questions to the cloud, whose calls are scarcer.
+    health: Duration,
+}
+
+impl Pace {
+    /// 2 s, 10 s and 30 s of ten minutes, and never more.
+    pub fn of(budget: Duration) -> Self {
+        let part = |parts: u32, longest: u64| (budget / parts).clamp(Duration::from_millis(50), Duration::from_secs(longest));
+        Self {
+            first: part(300, 2),
+            longest: part(60, 10),
+            health: part(20, 30),
+        }
+    }
+}
+
+impl Launch<'_> {
+    /// Returns once the runner is online, or has been: a single job can be over between two questions.
+    pub(super) async fn wait_online(&self, instance: &Instance, jit: bool) -> Result<()> {
+        let pace = Pace::of(self.prepared.budget);
+        let mut pause = pace.first;
+        let mut next_health = Instant::now() + pace.health;
+        let mut health = Health::default();
+        let mut was_listed = false;
+        loop {
+            match self.forge.runners(Some(&self.request.name)).await {
+                Ok(runners) if runners.iter().any(|runner| runner.online) => return Ok(()),
+                // The registration of a single-use configuration ends with its job.
+                Ok(runners) if runners.is_empty() && jit && was_listed => return Ok(()),
+                Ok(runners) => was_listed |= !runners.is_empty(),
+                Err(error) => {
+                    if matches!(Report(&error).class(), Class::Access | Class::Usage) {
+                        return Err(error.context("asking whether the runner is online"));
+                    }
+                    tracing::warn!("asking whether the runner is online: {error:#}");
+                }
+            }
+            if Instant::now() >= next_health {
+                next_health = Instant::now() + pace.health;
+                if let Some(state) = self.death(instance, &mut health).await {
+                    return self.was_online(instance, &state).await;
+                }
+            }
+            sleep(pause).await;
+            pause = (pause * 5 / 4).min(pace.longest);
+        }
+    }
+
+    /// The state of an instance that is no more.
+    async fn death(&self, instance: &Instance, health: &mut Health) -> Option<String> {
+        let found = match self.cloud.find(&self.prepared.launch_id).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!("asking how the instance is: {error:#}");
+                return None;
+            }
+        };
+        match found.into_iter().find(|found| found.id == instance.id) {
+            Some(found) if found.is_gone() => Some(found.state),
+            Some(_) => {
+                *health = Health { seen: true, missed: 0 };
+                None
+            }
+            None => {
+                health.missed += 1;
+                // A cloud may take some seconds to list what it has just made.
+                (health.seen || health.missed > 1).then(|| "terminated".to_owned())
+            }
+        }
+    }
+
+    async fn was_online(&self, instance: &Instance, state: &str) -> Result<()> {
+        let console = self.cloud.console(&instance.id).await.unwrap_or_default();
+        let is_online = |name: &str, state| name == "online" && state == State::Ok;
+        if Diagnosis::phases(&console).any(|phase| is_online(&phase.name, phase.state)) {
+            tracing::info!("the runner was online, and is gone already");
+            return Ok(());
+        }
+        let message = format!("the instance {} ended before its runner was online: {state}", instance.id);
+        Err(Failure::new(Class::NotOnline, message).into())
+    }
+}
+
+/// What the cloud said of the instance so far.
+#[derive(Debug, Default)]
+struct Health {
+    /// It was listed.
+    seen: bool,
+    /// How often it was not listed since.
+    missed: u32,
+}
