@@ -1,15 +1,22 @@
 //! The machine seen from inside: when it will be taken away, and how to make it go away.
 
+mod aws;
+mod bare;
+
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::Result;
 use async_trait::async_trait;
+use common::error::{Class, Failure};
+use common::spec::CloudKind;
 
 /// One per cloud, and one for a user's own host.
 #[async_trait]
 pub trait Host: Send + Sync {
-    /// Waits until the machine is about to be taken away (or advised to take no more jobs). Never returns on a host that has no such notice.
-    async fn next_interruption(&self) -> Interruption;
+    /// Waits until the machine is about to be taken away, or, unless `advised` already, until the cloud advises to take no more jobs.
+    /// Never returns on a host that has no such notice.
+    async fn next_interruption(&self, advised: bool) -> Interruption;
 
     /// Makes the machine go away. On a user's own host: does nothing and says so.
     async fn terminate(&self) -> Result<()>;
@@ -24,4 +31,41 @@ pub struct Interruption {
     pub left: Duration,
     /// Only advice (AWS rebalance): finish the job, take no other.
     pub advice: bool,
+}
+
+/// Opens the host that the spec says we are on.
+pub fn open(cloud: Option<CloudKind>) -> Result<Box<dyn Host>> {
+    match cloud {
+        None => Ok(Box::new(bare::Bare)),
+        Some(CloudKind::Aws) => Ok(Box::new(aws::Aws::new()?)),
+        Some(other) => Err(Failure::new(Class::Usage, format!("this agent does not know the cloud `{other}`"))
+            .hint("launcher and agent must be of the same release")
+            .into()),
+    }
+}
+
+/// The ways to power off, best first; found on the PATH, so that a container or a test has its own.
+const POWER_OFF: [&[&str]; 3] = [&["systemctl", "poweroff"], &["poweroff"], &["shutdown", "-h", "now"]];
+
+/// Powers the machine off by the first way that works. Not `halt`, which stops the processor and keeps the bill running.
+async fn power_off() -> Result<()> {
+    for command in POWER_OFF {
+        let words = command.join(" ");
+        let ran = tokio::process::Command::new(command[0])
+            .args(&command[1..])
+            .stdin(Stdio::null())
+            .status()
+            .await;
+        match ran {
+            Ok(status) if status.success() => {
+                tracing::info!("powering off: {words}");
+                return Ok(());
+            }
+            Ok(status) => tracing::warn!("`{words}` failed: {status}"),
+            Err(error) => tracing::debug!("`{words}` cannot be run: {error}"),
+        }
+    }
+    Err(Failure::new(Class::Unexpected, "the machine cannot be powered off")
+        .hint("terminate the instance by hand: nothing on it can")
+        .into())
 }

@@ -1,0 +1,21 @@
+//! A machine of the user's own: it is never powered off.
+
+use anyhow::Result;
+use async_trait::async_trait;
+
+use super::{Host, Interruption};
+
+/// A user's own host.
+pub struct Bare;
+
+#[async_trait]
+impl Host for Bare {
+    async fn next_interruption(&self, _: bool) -> Interruption {
+        std::future::pending().await
+    }
+
+    async fn terminate(&self) -> Result<()> {
+        tracing::info!("this is your own host: it stays up");
+        Ok(())
+    }
+}

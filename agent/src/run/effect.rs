@@ -1,0 +1,224 @@
+//! What the actions do; each gives one event in the end.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use common::error::Report;
+use common::forge::{Declined, Enroll, Enrollment, Forge, Platform, Removal, Rerun, RerunOutcome};
+use common::spec::{Credential, RunnerSpec};
+
+use super::Agent;
+use crate::host::Host;
+use crate::lifecycle::{self, Event, Step};
+use crate::provision;
+use crate::runner::{Ready, Runner};
+use crate::supervise::Child;
+
+/// A running action.
+pub type Effect = Pin<Box<dyn Future<Output = Finished> + Send>>;
+
+/// What an action gave.
+pub struct Finished {
+    /// Of a registration.
+    pub ready: Option<Ready>,
+    /// Of a stop: the runner, for its last lines.
+    pub stopped: Option<Child>,
+    /// What happened.
+    pub event: Event,
+}
+
+/// How often a forced stop asks a forge that still sees the runner busy, and how long it waits in between.
+const UNREGISTER: (u32, Duration) = (10, Duration::from_secs(2));
+/// The part of the time for a re-run after which the rest of the run is cancelled for it.
+const PATIENCE_PART: u32 = 4;
+
+/// Waits for the running action, and forgets it; for ever if there is none.
+pub async fn finish(effect: &mut Option<Effect>) -> Finished {
+    match effect {
+        Some(running) => {
+            let finished = running.await;
+            *effect = None;
+            finished
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// An action that is done already.
+pub fn at_once(event: Event) -> Effect {
+    Box::pin(std::future::ready(of(event)))
+}
+
+/// The event of an error, its hint included.
+pub fn failed(error: &anyhow::Error) -> Event {
+    let hint = Report(error).hint().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
+    Event::Failed(format!("{error:#}{hint}"))
+}
+
+const fn of(event: Event) -> Finished {
+    Finished {
+        ready: None,
+        stopped: None,
+        event,
+    }
+}
+
+fn result(outcome: Result<()>) -> Finished {
+    of(outcome.map_or_else(|error| failed(&error), |()| Event::Succeeded))
+}
+
+/// Installs the forge's runner.
+pub fn install(runner: Arc<dyn Runner>) -> Effect {
+    Box::pin(async move { result(runner.install().await) })
+}
+
+/// Makes the machine go away.
+pub fn terminate(host: Arc<dyn Host>) -> Effect {
+    Box::pin(async move { result(host.terminate().await) })
+}
+
+/// Stops the runner, with all that it started.
+pub fn stop(child: Option<Child>, grace: Duration) -> Effect {
+    Box::pin(async move {
+        let mut stopped = child;
+        if let Some(child) = &mut stopped {
+            child.stop(grace).await;
+        }
+        Finished {
+            ready: None,
+            stopped,
+            event: Event::Succeeded,
+        }
+    })
+}
+
+impl Agent {
+    pub(super) fn provision(&self) -> Effect {
+        let (spec, console) = (Arc::clone(&self.spec), self.console.clone());
+        let budget = spec
+            .options
+            .provisioning_timeout
+            .duration()
+            .map(|all| all.saturating_sub(self.began.elapsed()));
+        Box::pin(async move {
+            match &spec.options.cloud_startup_script {
+                Some(script) => result(provision::run_startup_script(script, &console, budget.unwrap_or(Duration::MAX)).await),
+                None => of(Event::Succeeded),
+            }
+        })
+    }
+
+    pub(super) fn register(&self) -> Effect {
+        let (spec, forge, runner) = (Arc::clone(&self.spec), Arc::clone(&self.forge), Arc::clone(&self.runner));
+        Box::pin(async move {
+            match register(&spec, forge.as_ref(), runner.as_ref()).await {
+                Ok(ready) => Finished {
+                    ready: Some(ready),
+                    stopped: None,
+                    event: Event::Succeeded,
+                },
+                Err(error) => of(failed(&error)),
+            }
+        })
+    }
+
+    /// One question where the forge's refusal decides (idle), a few where it only has not noticed yet (a forced stop).
+    pub(super) fn unregister(&self) -> Effect {
+        if let Credential::Jit(_) = self.spec.credential {
+            // Nobody here may; the forge forgets a single-use runner by itself.
+            return at_once(Event::Answered(Removal::Gone));
+        }
+        let tries = if self.state.step == Step::Withdrawing { 1 } else { UNREGISTER.0 };
+        let (spec, forge, id) = (Arc::clone(&self.spec), Arc::clone(&self.forge), self.remains.registration);
+        Box::pin(async move {
+            let mut answer = unregister(forge.as_ref(), &spec.name, id).await;
+            for _ in 1..tries {
+                if !matches!(answer, Ok(Removal::Busy(_))) {
+                    break;
+                }
+                tokio::time::sleep(UNREGISTER.1).await;
+                answer = unregister(forge.as_ref(), &spec.name, id).await;
+            }
+            match answer {
+                Ok(removal) => {
+                    tracing::info!("registration: {removal:?}");
+                    of(Event::Answered(removal))
+                }
+                Err(error) => {
+                    tracing::warn!("the registration could not be removed: {error:#}");
+                    of(failed(&error))
+                }
+            }
+        })
+    }
+
+    pub(super) fn rerun(&self) -> Option<Effect> {
+        let job = self.state.job.as_ref()?.ids.clone()?;
+        let budget = lifecycle::rerun_budget(&self.state);
+        let request = Rerun {
+            job,
+            runner: self.spec.name.clone(),
+            launch: self.spec.launch.clone(),
+            max_attempts: self.spec.options.max_attempts,
+            patience: budget / PATIENCE_PART,
+            budget,
+        };
+        let forge = Arc::clone(&self.forge);
+        Some(Box::pin(async move {
+            match forge.rerun(&request).await {
+                Ok(outcome) => {
+                    tracing::info!("workflow run {}: {}", request.job.run, words(&outcome));
+                    of(Event::Succeeded)
+                }
+                Err(error) => {
+                    tracing::error!("the interrupted job could not be run again: {error:#}");
+                    of(failed(&error))
+                }
+            }
+        }))
+    }
+}
+
+fn words(outcome: &RerunOutcome) -> String {
+    match outcome {
+        RerunOutcome::Requested(scope) => format!("runs again ({scope:?})"),
+        RerunOutcome::Declined(Declined::AttemptsUsedUp(attempts)) => {
+            format!("not run again: it has had {attempts} attempts (--max-attempts)")
+        }
+        RerunOutcome::Declined(why) => format!("not run again: {why:?}"),
+    }
+}
+
+async fn register(spec: &RunnerSpec, forge: &dyn Forge, runner: &dyn Runner) -> Result<Ready> {
+    let enrollment = match &spec.credential {
+        Credential::Jit(config) => Enrollment::Jit {
+            id: 0,
+            config: config.clone(),
+        },
+        Credential::Token(_) => {
+            let request = Enroll {
+                name: spec.name.clone(),
+                labels: spec.options.labels.clone(),
+                single: spec.options.single,
+                platform: Platform::current(),
+            };
+            forge.enroll(&request).await.context("asking the forge for a registration")?
+        }
+    };
+    runner.configure(&enrollment).await
+}
+
+/// The registration is known by its id, or, when its answer was lost, by the runner's name.
+async fn unregister(forge: &dyn Forge, name: &str, id: Option<u64>) -> Result<Removal> {
+    if let Some(id) = id {
+        return forge.unregister(id).await;
+    }
+    let mut last = Removal::Gone;
+    for runner in forge.runners(Some(name)).await? {
+        last = forge.unregister(runner.id).await?;
+    }
+    Ok(last)
+}

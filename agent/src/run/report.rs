@@ -1,0 +1,121 @@
+//! What the world is told: status records, console phases, the service manager.
+
+use std::time::Duration;
+
+use common::error::{Class, Failure};
+use common::phase::State as Phase;
+use common::status::{self, Status};
+use sd_notify::NotifyState;
+use tokio::time::{Instant, sleep_until};
+
+use super::Agent;
+use crate::lifecycle::{State, Step};
+
+/// The phase that a launcher sees on the console, for each step before the runner is online.
+const fn phase(step: Step) -> Option<&'static str> {
+    match step {
+        Step::Provisioning => Some("startup-script"),
+        Step::Installing => Some("install-runner"),
+        Step::Registering => Some("register"),
+        Step::Starting => Some("online"),
+        _ => None,
+    }
+}
+
+impl Agent {
+    /// The first step has no one before it.
+    pub(super) fn report_begin(&self) {
+        if let Some(name) = phase(self.state.step) {
+            self.console.phase(name, Phase::Begin, "");
+        }
+    }
+
+    /// Tells what changed; `ended` is how a job ended, if one did.
+    pub(super) fn report(&mut self, before: &State, ended: Option<bool>) {
+        if before.job.is_none() && self.state.job.is_some() {
+            let ids = self.state.job.as_ref().and_then(|job| job.ids.as_ref());
+            status::emit(&Status::JobStarted(ids), &self.spec.repo);
+        }
+        if let (Some(job), None) = (&before.job, &self.state.job) {
+            let success = ended.unwrap_or(false);
+            let job = job.ids.as_ref();
+            status::emit(&Status::JobEnded { job, success }, &self.spec.repo);
+        }
+        if before.step == self.state.step {
+            return;
+        }
+        tracing::debug!("{:?} → {:?}", before.step, self.state.step);
+        self.report_phase(before);
+        if !self.online && matches!(self.state.step, Step::Idle | Step::Busy) {
+            self.report_online();
+        }
+        if self.state.step == Step::Terminating {
+            self.report_end();
+        }
+        notify(&[NotifyState::Status(&format!("{:?}", self.state.step))]);
+    }
+
+    fn report_phase(&self, before: &State) {
+        if self.online {
+            return;
+        }
+        if let Some(name) = phase(before.step) {
+            match &self.state.stop {
+                Some(reason) => self.console.phase(name, Phase::Fail, &reason.to_string()),
+                None => self.console.phase(name, Phase::Ok, ""),
+            }
+        }
+        if let Some(name) = phase(self.state.step) {
+            self.console.phase(name, Phase::Begin, "");
+        }
+    }
+
+    fn report_online(&mut self) {
+        self.online = true;
+        if let Err(error) = self.dir.mark_online() {
+            // Then the boot deadline ends this machine, which is bad, but not silent.
+            tracing::error!("{error:#}");
+        }
+        status::emit(&Status::Ready, &self.spec.repo);
+        notify(&[NotifyState::Ready]);
+    }
+
+    fn report_end(&self) {
+        let reason = self.state.stop.as_ref().map(ToString::to_string).unwrap_or_default();
+        if self.state.stop.as_ref().is_some_and(|stop| stop.exit_code() != 0) {
+            tracing::error!("{:#}", anyhow::Error::new(Failure::new(Class::Unexpected, reason.clone())));
+        }
+        status::emit(&Status::Terminated { reason: &reason }, &self.spec.repo);
+        notify(&[NotifyState::Stopping]);
+    }
+}
+
+/// Tells systemd, if it is there.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::debug!("systemd was not told: {error}");
+    }
+}
+
+/// systemd kills an agent that is silent for longer than the unit's `WatchdogSec`.
+pub struct Watchdog(Option<(Duration, Instant)>);
+
+impl Watchdog {
+    /// As often as the unit asks for, twice over.
+    pub fn from_environment() -> Self {
+        let every = sd_notify::watchdog_enabled()
+            .map(|limit| limit / 2)
+            .filter(|every| !every.is_zero());
+        Self(every.map(|every| (every, Instant::now() + every)))
+    }
+
+    /// Returns, and tells systemd, whenever it is time. Cancel-safe.
+    pub async fn due(&mut self) {
+        let Some((every, next)) = &mut self.0 else {
+            return std::future::pending().await;
+        };
+        sleep_until(*next).await;
+        notify(&[NotifyState::Watchdog]);
+        *next = Instant::now() + *every;
+    }
+}
