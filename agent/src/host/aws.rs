@@ -46,14 +46,8 @@ impl Aws {
     }
 
     fn at(endpoint: &str, interval: Duration) -> Result<Self> {
-        // Never through a proxy: the address means this machine.
-        let http = Client::builder()
-            .no_proxy()
-            .timeout(ANSWER)
-            .build()
-            .context("building the metadata client")?;
         Ok(Self {
-            http,
+            http: http::local(ANSWER)?,
             endpoint: endpoint.trim_end_matches('/').into(),
             interval,
             token: Mutex::new(None),
