@@ -21,7 +21,7 @@ fn bootstrap() -> Bootstrap {
         version: "1.2.3".into(),
         agent_urls: vec!["https://example.org/cml-agent?key=abc".into()],
         agent_sha256: "0".repeat(64),
-        boot_budget: Duration::from_secs(660),
+        boot_budget: Duration::from_mins(11),
         boot_deadline: 1_790_000_660,
         login: None,
     }
@@ -82,7 +82,7 @@ fn the_spec_arrives_as_it_was_and_the_agent_runs() {
         let machine = Machine::new();
         let boot = machine.with_agent(Bootstrap {
             login: Some(Login {
-                user: machine.user(),
+                user: Machine::user(),
                 public_key: "ssh-rsa AAAA it's $(mine)".into(),
             }),
             ..hostile()

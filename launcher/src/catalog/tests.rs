@@ -171,3 +171,54 @@ fn the_data_holds_together() {
         assert_eq!(image.user, "ubuntu");
     }
 }
+
+const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/clouds.md");
+
+/// The tables of docs/clouds.md: `UPDATE_GOLDEN=1` rewrites them.
+#[test]
+fn the_document_is_what_the_data_says() {
+    let (catalog, entry) = entry(Aws).unwrap();
+    let mut lines = vec![
+        "| `--cloud-type` | `--cloud-gpu` | tried in order |".to_owned(),
+        "|---|---|---|".to_owned(),
+    ];
+    let mut keys: Vec<&String> = entry.types.keys().collect();
+    keys.sort_by_key(|key| {
+        let (size, gpu) = key.split_once('+').unwrap_or((key, ""));
+        (gpu, ["s", "m", "l", "xl"].iter().position(|known| *known == size))
+    });
+    for key in keys {
+        let (size, gpu) = key.split_once('+').unwrap_or((key, ""));
+        lines.push(format!("| {size} | {gpu} | {} |", entry.types[key].join(", ")));
+    }
+    lines.push(String::new());
+    for (alias, gpu) in &catalog.aliases {
+        lines.push(format!("- `{alias}` is another name of `{gpu}`."));
+    }
+    for (gpu, instead) in &entry.retired {
+        lines.push(format!("- `{gpu}`: {instead}."));
+    }
+    lines.extend(["", "| `--cloud-region` | region |", "|---|---|"].map(str::to_owned));
+    lines.extend(entry.regions.iter().map(|(generic, native)| format!("| {generic} | {native} |")));
+    lines.extend(["", "| image | owner | name |", "|---|---|---|"].map(str::to_owned));
+    for (what, image) in [("without a GPU", &entry.images.plain), ("with a GPU", &entry.images.gpu)] {
+        for arch in [Platform::X64, Platform::Arm64] {
+            lines.push(format!(
+                "| {what}, {} | {} | `{}` |",
+                arch.github(),
+                image.owner,
+                image.pattern(arch)
+            ));
+        }
+    }
+    let (begin, end) = ("by `make golden` -->\n", "<!-- end -->");
+    let kept = std::fs::read_to_string(DOCUMENT).unwrap();
+    let (before, rest) = kept.split_once(begin).unwrap();
+    let (_, after) = rest.split_once(end).unwrap();
+    let text = format!("{before}{begin}{}\n{end}{after}", lines.join("\n"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(DOCUMENT, &text).unwrap();
+    }
+    let kept = std::fs::read_to_string(DOCUMENT).unwrap();
+    assert!(kept == text, "docs/clouds.md is not what the catalog says: run `make golden`");
+}

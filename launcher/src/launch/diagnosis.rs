@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn the_end_of_a_console_without_secrets_and_control_characters() {
-        let mut console: String = (0..100).map(|line| format!("line {line}\r\n\n")).collect();
+        let mut console = "a line\r\n\n".repeat(100);
         console += "cml-phase name=boot state=ok after=1\ntoken=ghp_canary \u{1b}[2Jx\nab\n";
         console += "[  3.1] cml-phase name=startup-script state=fail after=12 detail=exit status 7 ghp_canary \u{1b}[31m\n";
         let diagnosis = Diagnosis::read(&console, &[Secret::new("ghp_canary"), Secret::new("ab"), Secret::default()]);
@@ -126,7 +126,7 @@ mod tests {
         let text = diagnosis.lines.join("\n");
         assert!(!text.contains("canary") && !text.contains(['\u{1b}', '\r']), "{text}");
         assert!(text.contains("token=**** ") && text.contains("\nab\n"), "{text}");
-        let error = diagnosis.explain(late(Duration::from_secs(600), "waiting for the runner"));
+        let error = diagnosis.explain(late(Duration::from_mins(10), "waiting for the runner"));
         assert_eq!(Report(&error).class(), Class::NotOnline);
         insta::assert_snapshot!("late", Report(&error));
     }

@@ -258,11 +258,14 @@ impl Launch<'_> {
         }
         tracing::warn!("rolling back: {error:#}");
         let mut roll_back = pin!(self.roll_back(made));
-        for _ in 1..LAST_SIGNAL {
-            tokio::select! {
+        for count in usize::from(is_signal) + 1..=LAST_SIGNAL {
+            let number = tokio::select! {
                 biased;
                 left = &mut roll_back => return leftovers(error, &left),
-                number = signals.next() => tracing::warn!("signal {number}: still removing what was made; again to leave it"),
+                number = signals.next() => number,
+            };
+            if count < LAST_SIGNAL {
+                tracing::warn!("signal {number}: still removing what was made; signal number {LAST_SIGNAL} leaves it");
             }
         }
         leftovers(

@@ -59,3 +59,23 @@ fn is_ignored(number: i32) -> bool {
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
     u32::try_from(number - 1).is_ok_and(|bit| mask.checked_shr(bit).unwrap_or(0) & 1 == 1)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use nix::sys::signal::{Signal, raise};
+
+    use super::{Signals, is_ignored};
+
+    #[tokio::test]
+    async fn each_signal_is_seen_and_none_is_lost() {
+        let mut signals = Signals::listen().unwrap();
+        let sent = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
+        for signal in sent.into_iter().filter(|signal| !is_ignored(*signal as i32)) {
+            raise(signal).unwrap();
+            assert_eq!(signals.next().await, signal as i32);
+        }
+        assert!(!is_ignored(Signal::SIGSEGV as i32));
+    }
+}

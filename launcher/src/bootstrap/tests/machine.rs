@@ -112,16 +112,13 @@ impl Machine {
         }
         std::fs::create_dir_all(machine.path("etc")).unwrap();
         // The first ordinary user is not the image's own.
-        let passwd = format!(
-            "first:x:1000:1000::/home/first:/bin/sh\n{}:x:1:1::/home/me:/bin/sh\n",
-            machine.user()
-        );
+        let passwd = format!("first:x:1000:1000::/home/first:/bin/sh\n{}:x:1:1::/home/me:/bin/sh\n", Self::user());
         std::fs::write(machine.path("etc/passwd"), passwd).unwrap();
         machine
     }
 
     /// Who runs the tests: files can be given to nobody else.
-    pub fn user(&self) -> String {
+    pub fn user() -> String {
         let output = Command::new("id").arg("-un").output().unwrap();
         String::from_utf8(output.stdout).unwrap().trim().to_owned()
     }
