@@ -2,6 +2,7 @@
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -49,10 +50,10 @@ pub fn refused(status: u16, message: &str) -> Reply {
 
 impl Reply {
     /// Adds a header.
-    pub fn with(self, name: &'static str, value: impl ToString) -> Self {
+    pub fn with(self, name: &'static str, value: impl fmt::Display) -> Self {
         match self {
             Self::Answer(status, mut headers, body) => {
-                headers.push((name, value.to_string()));
+                headers.push((name, format!("{value}")));
                 Self::Answer(status, headers, body)
             }
             other => other,
@@ -141,9 +142,12 @@ async fn serve(mut stream: TcpStream, script: Arc<Mutex<Script>>) {
         Reply::Silence => return std::future::pending().await,
         Reply::CutShort => b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\nconnection: close\r\n\r\n{".to_vec(),
         Reply::Answer(status, headers, body) => {
-            let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
             let length = body.len();
-            let head = format!("HTTP/1.1 {status} Scripted\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n");
+            let mut head = format!("HTTP/1.1 {status} Scripted\r\nconnection: close\r\ncontent-length: {length}\r\n");
+            for (name, value) in headers {
+                write!(head, "{name}: {value}\r\n").unwrap();
+            }
+            head.push_str("\r\n");
             [head.into_bytes(), body].concat()
         }
     };

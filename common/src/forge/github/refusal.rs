@@ -41,7 +41,7 @@ pub fn of(answer: &Answer, scope: &Scope, permission: Permission) -> anyhow::Err
     let needed = permission.needed(scope);
     let failure = match answer.status.as_u16() {
         401 => Failure::new(Class::Access, format!("GitHub refused the token: {said}"))
-            .hint(format!("it may have ended or been revoked: make a new one with {needed}")),
+            .hint(format!("it may have expired or been revoked: make a new one with {needed}")),
         403 if is_permission(&said) => {
             Failure::new(Class::Access, format!("GitHub does not let the token do this: {said}")).hint(missing(answer, permission, needed))
         }
