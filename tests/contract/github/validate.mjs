@@ -93,26 +93,37 @@ function answerFaults(found, { status, response_body: body }) {
   return faultsOf(schema, body).map((fault) => `answer ${status}: ${fault}`);
 }
 
+// Each faulty exchange differs from one that passes in one thing, and must be told by exactly that fault.
 function selfTest() {
   const runners = "/repos/octo/train/actions/runners";
-  const token = { token: "AAAA", expires_at: "2026-01-01T00:00:00Z" };
-  const good = { method: "POST", path: `${runners}/registration-token`, query: "", request_body: null, status: 201, response_body: token };
-  const jit = { name: "a", runner_group_id: 1, labels: ["gpu"] };
-  const list = { method: "GET", path: runners, query: "per_page=100", request_body: null, status: 200, response_body: { total_count: 0, runners: [] } };
+  const refusal = { message: "Bad request", documentation_url: "https://docs.github.com" };
+  const token = { method: "POST", path: `${runners}/registration-token`, query: "", request_body: null, status: 201, response_body: { token: "AAAA", expires_at: "2026-01-01T00:00:00Z" } };
+  const list = { method: "GET", path: runners, query: "per_page=100&name=a", request_body: null, status: 200, response_body: { total_count: 0, runners: [] } };
+  const body = { name: "a", runner_group_id: 1, labels: ["gpu"], work_folder: "_work" };
+  const jit = { method: "POST", path: `${runners}/generate-jitconfig`, query: "", request_body: body, status: 422, response_body: refusal };
   const cases = [
-    ["a good exchange passes", good, false],
-    ["a good list passes", list, false],
-    ["a misspelt query name", { ...list, query: "per_pag=100" }, true],
-    ["a wrong type in an answer", { ...list, response_body: { total_count: "0", runners: [] } }, true],
-    ["a missing field in an answer", { ...good, response_body: { token: "AAAA" } }, true],
-    ["a misspelt body field", { ...good, path: `${runners}/generate-jitconfig`, request_body: { ...jit, work_foldr: "_work" }, status: 422, response_body: {} }, true],
-    ["a missing body field", { ...good, path: `${runners}/generate-jitconfig`, request_body: { name: "a" }, status: 422, response_body: {} }, true],
-    ["an unknown path", { ...good, path: `${runners}/registration-tokens` }, true],
-    ["an unlisted status", { ...good, status: 299 }, true],
+    ["a good token", token],
+    ["a good list", list],
+    ["a good refusal", jit],
+    ["a misspelt query name", { ...list, query: "per_pag=100" }, "unknown query name `per_pag`"],
+    ["a wrong query value", { ...list, query: "per_page=many" }, "query per_page: / must be integer"],
+    ["a wrong path value", { ...list, path: `${runners}/seven`, method: "DELETE", query: "", status: 204, response_body: null }, "path {runner_id}: / must be integer"],
+    ["a wrong type in an answer", { ...list, response_body: { total_count: "0", runners: [] } }, "answer 200: /total_count must be integer"],
+    ["a missing field in an answer", { ...token, response_body: { token: "AAAA" } }, "answer 201: / must have required property 'expires_at'"],
+    ["a misspelt body field", { ...jit, request_body: { ...body, work_foldr: "_work" } }, "request body: unknown field `work_foldr`"],
+    ["a missing body field", { ...jit, request_body: { ...body, labels: undefined } }, "request body: / must have required property 'labels'"],
+    ["a body where none is taken", { ...token, request_body: {} }, "GitHub's description lists no body for this request"],
+    ["an unknown path", { ...token, path: `${runners}/registration-tokens` }, "no such operation in GitHub's description"],
+    ["an unknown method", { ...token, method: "PATCH" }, "no such operation in GitHub's description"],
+    ["an unlisted status", { ...token, status: 299 }, "GitHub's description lists no answer 299"],
   ];
-  const wrong = cases.filter(([, exchange, faulty]) => validate(exchange).length > 0 !== faulty);
-  wrong.forEach(([name, exchange]) => console.error(`self-test failed: ${name}: ${JSON.stringify(validate(exchange))}`));
-  return wrong.length === 0;
+  const passed = cases.filter(([name, exchange, fault]) => {
+    const faults = validate(JSON.parse(JSON.stringify(exchange)));
+    const right = JSON.stringify(faults) === JSON.stringify(fault ? [fault] : []);
+    if (!right) console.error(`self-test failed: ${name}: ${JSON.stringify(faults)}`);
+    return right;
+  });
+  return passed.length === cases.length;
 }
 
 function main(file) {
