@@ -21,8 +21,8 @@ const UNIT: &str = include_str!("../../agent/systemd/cml-agent.service");
 /// [limit]: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-add-user-data.html
 pub const MAX_BYTES: usize = 16 * 1024;
 
-/// The values of one launch.
-#[derive(Debug, Clone)]
+/// The values of one launch. It holds the credential, and so has no `Debug`.
+#[derive(Clone)]
 pub struct Bootstrap {
     /// The runner spec, as it is written on the machine.
     pub spec: String,

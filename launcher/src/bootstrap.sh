@@ -182,5 +182,8 @@ write_spec || die boot "cannot write the spec"
 if [ -n "$public_key" ]; then admit || phase boot begin "cannot write the SSH key"; fi
 phase boot ok
 phase agent begin
+# An address may hold a `?`.
+set -f
 get_agent
+set +f
 start_agent

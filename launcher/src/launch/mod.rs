@@ -201,7 +201,11 @@ impl Launch<'_> {
         };
         // The answer may be lost.
         made.may_be_registered = true;
-        match self.forge.enroll(&enroll).await.context("registering the runner")? {
+        let enrolled = self.forge.enroll(&enroll).await.inspect_err(|error| {
+            // A refusal is an answer; and a name that is taken is another launch's to remove.
+            made.may_be_registered = Report(error).class() == Class::Unexpected;
+        });
+        match enrolled.context("registering the runner")? {
             Enrollment::Jit { id, config } => {
                 made.registration = Some(id);
                 made.secrets.push(config.clone());

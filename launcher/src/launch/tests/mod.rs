@@ -128,6 +128,15 @@ async fn a_lost_answer_to_the_enrolment_is_looked_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_name_that_another_launch_took_meanwhile_is_not_ours_to_remove() {
+    let world = World::new(&["--single", "--no-retry"]);
+    world.registered(runner("cml-made", true));
+    world.fails("enroll", failure(Class::NameInUse));
+    assert_eq!(class(&world.launch().await.unwrap_err()), Class::NameInUse);
+    world.expect(&["check_access", "enroll"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lost_answer_to_the_creation_is_swept() {
     let world = World::new(&["--name=trainer"]);
     world.never_online();
