@@ -1,6 +1,8 @@
 //! A server on loopback that answers by a script, faults of the connection included, and remembers what it was asked.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod run;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex};
