@@ -89,7 +89,7 @@ async fn a_run_that_goes_on_is_waited_for() {
         .await
         .on("runs/42/rerun-failed-jobs", [empty(201)]);
     let patient = Rerun {
-        patience: Duration::from_secs(2),
+        patience: Duration::from_secs(10),
         ..request()
     };
     assert_eq!(
