@@ -86,6 +86,13 @@ impl Family {
         }
     }
 
+    /// Kills those that live now.
+    pub fn kill(&self) {
+        for process in self.members() {
+            signal_one(process.pid, Signal::SIGKILL);
+        }
+    }
+
     /// Ends all of it: SIGTERM once, then SIGKILL until there is nothing left.
     pub async fn sweep(&self) {
         for (signal, limit) in [(Signal::SIGTERM, TERM_GRACE), (Signal::SIGKILL, KILL_LIMIT)] {

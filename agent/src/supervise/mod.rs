@@ -3,12 +3,13 @@
 mod family;
 mod lines;
 mod process;
+mod run;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use crate::user::User;
 use family::Family;
 use lines::Lines;
 use process::Process;
+pub use run::run;
 
 /// How long output that was written before the end is waited for after it: a survivor may hold the pipe open for ever.
 const DRAIN: Duration = Duration::from_millis(250);
@@ -67,7 +69,7 @@ impl Child {
 
     /// Starts a program that may leave daemons behind: its orphans are the system's.
     pub fn spawn(command: &CommandLine) -> Result<Self> {
-        let marker = marker(&command.dir);
+        let marker = marker(command);
         let mut program = invocation(command);
         program
             .env_clear()
@@ -245,8 +247,9 @@ fn signal_one(pid: i32, signal: Signal) {
 }
 
 /// What marks the environment of every descendant that keeps it: the same for each life of a program in that directory.
-fn marker(dir: &Path) -> String {
-    format!("cml-agent:{}", dir.display())
+fn marker(command: &CommandLine) -> String {
+    let what = command.args.last().map(String::as_str).unwrap_or_default();
+    format!("cml-agent:{}:{what}", command.dir.display())
 }
 
 /// The program, as its user. The standard library drops all supplementary groups with the user id, so that a user who has some

@@ -83,7 +83,10 @@ async fn the_environment_is_built_from_nothing() {
     lines.sort();
     assert_eq!(
         lines,
-        ["KEPT=yes".to_owned(), format!("SUPERVISED_BY=cml-agent:{}", dir.path().display())]
+        [
+            "KEPT=yes".to_owned(),
+            format!("SUPERVISED_BY=cml-agent:{}:exec env", dir.path().display())
+        ]
     );
 }
 
