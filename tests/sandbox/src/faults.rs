@@ -109,7 +109,9 @@ impl Faults {
     /// Called by the server for each request: what happens to it.
     pub fn strike(&self, request: &str) -> Option<Effect> {
         let mut faults = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let fault = faults.iter_mut().find(|fault| fault.times > 0 && matches(&fault.request, request))?;
+        let fault = faults
+            .iter_mut()
+            .find(|fault| fault.times > 0 && matches(&fault.request, request))?;
         if fault.skip > 0 {
             fault.skip -= 1;
             return None;

@@ -2,3 +2,5 @@
 
 pub mod events;
 pub mod faults;
+pub mod github;
+pub mod standin;

@@ -1,0 +1,216 @@
+//! The service that runners speak to. GitHub's own protocol is private; this one is ours, between this service and the stand-in runner.
+
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::Router;
+use axum::extract::{Path, State as Shared};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::run::Message;
+use super::{GitHub, lock};
+
+/// How long a poll for the next job is held.
+const POLL: Duration = Duration::from_secs(20);
+
+pub fn routes() -> Router<GitHub> {
+    Router::new()
+        .route("/_runner/register", post(register))
+        .route("/_runner/remove", post(remove))
+        .route("/_runner/session", post(session))
+        .route("/_runner/next", post(next))
+        .route("/_runner/renew", post(renew))
+        .route("/_runner/done", post(done))
+        .route("/_runner/leave", post(leave))
+        .route("/_assets/{number}/{name}", get(asset))
+}
+
+/// The files that a configured runner has.
+pub fn files(github: &GitHub, id: u64, name: &str, secret: &str, work: &str, ephemeral: bool) -> [(&'static str, String); 2] {
+    let runner = json!({
+        "agentId": id, "agentName": name, "poolId": 1, "poolName": "Default", "serverUrl": github.url(), "gitHubUrl": github.repo_url(),
+        "workFolder": work, "ephemeral": ephemeral,
+    });
+    let credentials = json!({ "scheme": "OAuth", "data": { "clientId": secret } });
+    // The runner writes its settings with a byte order mark.
+    [(".runner", format!("\u{feff}{runner}")), (".credentials", credentials.to_string())]
+}
+
+#[derive(Serialize, Deserialize)]
+struct Register {
+    token: String,
+    name: String,
+    labels: Vec<String>,
+    ephemeral: bool,
+    work: String,
+}
+
+async fn register(Shared(github): Shared<GitHub>, Json(body): Json<Register>) -> Response {
+    github.change(|state| {
+        if !state.tokens.contains(&body.token) {
+            return StatusCode::NOT_FOUND.into_response();
+        }
+        match state.register(&body.name, body.labels, body.ephemeral) {
+            None => StatusCode::CONFLICT.into_response(),
+            Some((id, secret)) => {
+                let files = files(&github, id, &body.name, &secret, &body.work, body.ephemeral);
+                Json(json!({ "id": id, "files": files })).into_response()
+            }
+        }
+    })
+}
+
+#[derive(Deserialize)]
+struct Remove {
+    token: String,
+    id: u64,
+}
+
+async fn remove(Shared(github): Shared<GitHub>, Json(body): Json<Remove>) -> StatusCode {
+    github.change(|state| {
+        if !state.tokens.contains(&body.token) {
+            return StatusCode::NOT_FOUND;
+        }
+        match state.runner(body.id) {
+            Some(runner) if runner.job.is_some() => StatusCode::UNPROCESSABLE_ENTITY,
+            Some(_) => {
+                state.remove_runner(body.id);
+                StatusCode::OK
+            }
+            None => StatusCode::NOT_FOUND,
+        }
+    })
+}
+
+/// Who speaks.
+#[derive(Deserialize)]
+struct Who {
+    id: u64,
+    secret: String,
+    #[serde(default)]
+    job: u64,
+    #[serde(default)]
+    success: bool,
+    #[serde(default)]
+    cancelled: bool,
+}
+
+impl Who {
+    /// Notes a word of a runner: whether it is registered.
+    fn speaks(&self, github: &GitHub, polls: isize) -> bool {
+        github.change(|state| {
+            let Some(runner) = state.runner(self.id).filter(|runner| runner.secret == self.secret) else {
+                return false;
+            };
+            runner.seen = Some(Instant::now());
+            runner.polls = runner.polls.saturating_add_signed(polls);
+            if !std::mem::replace(&mut runner.online, true) {
+                let name = runner.name.clone();
+                state.tell("runner-online", name, "");
+            }
+            true
+        })
+    }
+}
+
+async fn session(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> StatusCode {
+    if who.speaks(&github, 0) {
+        StatusCode::OK
+    } else {
+        StatusCode::NOT_FOUND
+    }
+}
+
+/// Ends a poll however it ends: the runner may be killed while it waits.
+struct Poll<'a>(&'a GitHub, &'a Who);
+
+impl Drop for Poll<'_> {
+    fn drop(&mut self) {
+        let mut state = lock(&self.0.0.state);
+        if let Some(runner) = state.runner(self.1.id) {
+            runner.polls = runner.polls.saturating_sub(1);
+        }
+    }
+}
+
+async fn next(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> Response {
+    if !who.speaks(&github, 1) {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let _poll = Poll(&github, &who);
+    let ends = tokio::time::Instant::now() + POLL;
+    loop {
+        let changed = github.0.changed.notified();
+        tokio::pin!(changed);
+        changed.as_mut().enable();
+        let assigned = github.change(|state| state.runner(who.id).is_some().then(|| state.assign(who.id)));
+        match assigned {
+            None => return StatusCode::NOT_FOUND.into_response(),
+            Some(Some(message)) => return Json(complete(&github, message)).into_response(),
+            Some(None) => {}
+        }
+        if tokio::time::timeout_at(ends, changed).await.is_err() {
+            return StatusCode::NO_CONTENT.into_response();
+        }
+    }
+}
+
+/// Adds what the state does not know.
+pub fn complete(github: &GitHub, message: Message) -> Message {
+    let options = &github.0.options;
+    Message {
+        repository: format!("{}/{}", options.owner, options.repo),
+        server: github.url(),
+        ..message
+    }
+}
+
+/// A runner renews the lock of its job, and learns whether to cancel it.
+async fn renew(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> Response {
+    if !who.speaks(&github, 0) {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    let mut state = lock(&github.0.state);
+    match state.job(who.job) {
+        Some(job) if job.status.conclusion().is_none() => {
+            job.renewed = Instant::now();
+            Json(json!({ "cancel": job.cancel })).into_response()
+        }
+        _ => StatusCode::GONE.into_response(),
+    }
+}
+
+async fn done(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> StatusCode {
+    if !who.speaks(&github, 0) {
+        return StatusCode::NOT_FOUND;
+    }
+    let conclusion = match (who.cancelled, who.success) {
+        (true, _) => "cancelled",
+        (false, true) => "success",
+        (false, false) => "failure",
+    };
+    github.change(|state| state.complete(who.job, conclusion));
+    StatusCode::OK
+}
+
+/// The end of a session.
+async fn leave(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> StatusCode {
+    github.change(|state| {
+        if let Some(runner) = state.runner(who.id) {
+            runner.seen = None;
+            runner.polls = 0;
+        }
+    });
+    StatusCode::OK
+}
+
+async fn asset(Shared(github): Shared<GitHub>, Path((number, _)): Path<(usize, String)>) -> Response {
+    match lock(&github.0.archives).get(number) {
+        Some(bytes) => bytes.clone().into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}

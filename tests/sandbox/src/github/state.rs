@@ -1,0 +1,368 @@
+//! Runs, attempts, jobs and runners: GitHub's state machine, under one lock.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use super::run::{JobSpec, JobView, Message, RunId, RunView, RunnerView, Workflow};
+
+/// A runner without a word for this long is offline.
+const OFFLINE: Duration = Duration::from_secs(1);
+/// Everything that GitHub remembers.
+pub struct State {
+    pub runners: Vec<Registration>,
+    pub runs: Vec<Run>,
+    /// Registration tokens and remove tokens that were given out.
+    pub tokens: Vec<String>,
+    /// What happened since the state was last looked at: kind, subject, detail.
+    pub happened: Vec<(&'static str, String, String)>,
+    lock_expiry: Duration,
+    next_id: u64,
+}
+
+/// A registered runner.
+pub struct Registration {
+    pub id: u64,
+    pub name: String,
+    pub labels: Vec<String>,
+    pub ephemeral: bool,
+    pub secret: String,
+    /// Open long polls.
+    pub polls: usize,
+    pub seen: Option<Instant>,
+    pub online: bool,
+    pub job: Option<u64>,
+}
+
+/// A workflow run.
+pub struct Run {
+    pub id: RunId,
+    pub workflow: Workflow,
+    pub attempt: u32,
+    pub created: SystemTime,
+    pub jobs: Vec<Job>,
+    pub ended: bool,
+}
+
+/// The latest execution of a job.
+pub struct Job {
+    pub id: u64,
+    pub spec: JobSpec,
+    pub attempt: u32,
+    pub status: Status,
+    pub runner: Option<(u64, String)>,
+    pub created: SystemTime,
+    pub started: Option<SystemTime>,
+    pub completed: Option<SystemTime>,
+    /// The last word of who executes it.
+    pub renewed: Instant,
+    pub cancel: bool,
+    announced: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    Waiting,
+    Running,
+    Ended(&'static str),
+}
+
+impl Status {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Waiting => "queued",
+            Self::Running => "in_progress",
+            Self::Ended(_) => "completed",
+        }
+    }
+
+    pub const fn conclusion(self) -> Option<&'static str> {
+        match self {
+            Self::Ended(conclusion) => Some(conclusion),
+            _ => None,
+        }
+    }
+}
+
+impl Run {
+    pub fn conclusion(&self) -> &'static str {
+        let any = |what| self.jobs.iter().any(|job| job.status == Status::Ended(what));
+        match () {
+            () if any("failure") => "failure",
+            () if any("cancelled") => "cancelled",
+            () => "success",
+        }
+    }
+
+    pub fn status(&self) -> &'static str {
+        match () {
+            () if self.ended => "completed",
+            () if self.jobs.iter().any(|job| job.status != Status::Waiting) => "in_progress",
+            () => "queued",
+        }
+    }
+}
+
+impl State {
+    pub fn new(lock_expiry: Duration) -> Self {
+        Self {
+            runners: Vec::new(),
+            runs: Vec::new(),
+            tokens: Vec::new(),
+            happened: Vec::new(),
+            lock_expiry,
+            next_id: 1000,
+        }
+    }
+
+    pub fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    pub fn tell(&mut self, what: &'static str, subject: impl Into<String>, detail: impl Into<String>) {
+        self.happened.push((what, subject.into(), detail.into()));
+    }
+
+    pub fn start_run(&mut self, workflow: Workflow) -> RunId {
+        let id = RunId(self.fresh_id());
+        self.tell("run-started", workflow.name.clone(), format!("run {} attempt 1", id.0));
+        let specs = workflow.jobs.clone();
+        let jobs = specs.into_iter().map(|spec| self.fresh_job(spec, 1)).collect();
+        self.runs.push(Run {
+            id,
+            workflow,
+            attempt: 1,
+            created: SystemTime::now(),
+            jobs,
+            ended: false,
+        });
+        id
+    }
+
+    pub fn fresh_job(&mut self, spec: JobSpec, attempt: u32) -> Job {
+        Job {
+            id: self.fresh_id(),
+            spec,
+            attempt,
+            status: Status::Waiting,
+            runner: None,
+            created: SystemTime::now(),
+            started: None,
+            completed: None,
+            renewed: Instant::now(),
+            cancel: false,
+            announced: false,
+        }
+    }
+
+    pub fn register(&mut self, name: &str, labels: Vec<String>, ephemeral: bool) -> Option<(u64, String)> {
+        if self.runners.iter().any(|runner| runner.name == name) {
+            return None;
+        }
+        let id = self.fresh_id();
+        let secret = format!("session-{id}-{}", std::process::id());
+        self.tell("runner-registered", name, labels.join(","));
+        self.runners.push(Registration {
+            id,
+            name: name.into(),
+            labels,
+            ephemeral,
+            secret: secret.clone(),
+            polls: 0,
+            seen: None,
+            online: false,
+            job: None,
+        });
+        Some((id, secret))
+    }
+
+    pub fn runner(&mut self, id: u64) -> Option<&mut Registration> {
+        self.runners.iter_mut().find(|runner| runner.id == id)
+    }
+
+    /// Removes a registration: whether there was one.
+    pub fn remove_runner(&mut self, id: u64) -> bool {
+        let Some(at) = self.runners.iter().position(|runner| runner.id == id) else {
+            return false;
+        };
+        let gone = self.runners.remove(at);
+        self.tell("runner-removed", gone.name, "");
+        true
+    }
+
+    pub fn job(&mut self, id: u64) -> Option<&mut Job> {
+        self.runs.iter_mut().flat_map(|run| &mut run.jobs).find(|job| job.id == id)
+    }
+
+    /// Ends a job; one that has ended already stays as it is.
+    pub fn complete(&mut self, id: u64, conclusion: &'static str) {
+        let Some(job) = self.job(id) else { return };
+        if job.status.conclusion().is_some() {
+            return;
+        }
+        let conclusion = if job.cancel { "cancelled" } else { conclusion };
+        job.status = Status::Ended(conclusion);
+        job.completed = Some(SystemTime::now());
+        let (key, runner) = (job.spec.key.clone(), job.runner.clone());
+        self.tell("job-completed", key, conclusion);
+        if let Some(runner) = runner.and_then(|(id, _)| self.runner(id)) {
+            runner.job = None;
+            let (id, ephemeral) = (runner.id, runner.ephemeral);
+            if ephemeral {
+                self.remove_runner(id);
+            }
+        }
+    }
+
+    /// The first job for a runner, which is assigned to it.
+    pub fn assign(&mut self, runner: u64) -> Option<Message> {
+        let (name, labels) = self
+            .runner(runner)
+            .filter(|runner| runner.job.is_none())
+            .map(|runner| (runner.name.clone(), runner.labels.clone()))?;
+        let fits = |job: &Job| {
+            let has = |label: &String| labels.iter().any(|own| own.eq_ignore_ascii_case(label));
+            job.announced && job.status == Status::Waiting && !job.spec.is_hosted() && job.spec.labels.iter().all(has)
+        };
+        let id = self.runs.iter().flat_map(|run| &run.jobs).find(|job| fits(job))?.id;
+        if let Some(runner) = self.runner(runner) {
+            runner.job = Some(id);
+        }
+        self.begin(id, runner, &name)
+    }
+
+    fn begin(&mut self, id: u64, runner: u64, name: &str) -> Option<Message> {
+        let run = self.runs.iter_mut().find(|run| run.jobs.iter().any(|job| job.id == id))?;
+        let (run_id, attempt, workflow) = (run.id.0, run.attempt, run.workflow.name.clone());
+        let job = run.jobs.iter_mut().find(|job| job.id == id)?;
+        job.status = Status::Running;
+        job.started = Some(SystemTime::now());
+        job.renewed = Instant::now();
+        job.runner = Some((runner, name.into()));
+        let message = Message {
+            job: id,
+            run: run_id,
+            attempt,
+            key: job.spec.key.clone(),
+            name: job.spec.name.clone(),
+            workflow,
+            repository: String::new(),
+            server: String::new(),
+            script: job.spec.script.clone(),
+            env: job.spec.env.clone(),
+            runner: name.into(),
+        };
+        self.tell("job-started", message.key.clone(), format!("on {name}"));
+        Some(message)
+    }
+
+    /// Queues what has become ready, skips what cannot, ends runs that are through.
+    pub fn schedule(&mut self) {
+        let mut told = Vec::new();
+        for run in &mut self.runs {
+            while let Some((at, ready)) = next_step(run) {
+                let key = run.jobs[at].spec.key.clone();
+                run.jobs[at].announced = true;
+                if ready {
+                    told.push(("job-queued", key, run.jobs[at].spec.labels.join(",")));
+                } else {
+                    run.jobs[at].status = Status::Ended("skipped");
+                }
+            }
+            if !run.ended && run.jobs.iter().all(|job| job.status.conclusion().is_some()) {
+                run.ended = true;
+                told.push(("run-completed", run.workflow.name.clone(), run.conclusion().into()));
+            }
+        }
+        self.happened.extend(told);
+    }
+
+    /// Starts the hosted jobs that wait; a machine of GitHub's own is always free.
+    pub fn start_hosted(&mut self) -> Vec<Message> {
+        let waits = |job: &&Job| job.announced && job.status == Status::Waiting && job.spec.is_hosted();
+        let ids: Vec<u64> = self.runs.iter().flat_map(|run| &run.jobs).filter(waits).map(|job| job.id).collect();
+        let start = |(at, id): (usize, u64)| self.begin(id, 0, &format!("GitHub Actions {}", id + at as u64));
+        ids.into_iter().enumerate().filter_map(start).collect()
+    }
+
+    /// What happens by itself: runners fall silent, jobs without a word fail.
+    pub fn tick(&mut self) {
+        let now = Instant::now();
+        let mut told = Vec::new();
+        for runner in &mut self.runners {
+            let online = runner.polls > 0 || runner.seen.is_some_and(|seen| now.duration_since(seen) < OFFLINE);
+            if runner.online && !online {
+                told.push(("runner-offline", runner.name.clone(), String::new()));
+            }
+            if runner.online != online {
+                runner.online = online;
+            }
+        }
+        self.happened.extend(told);
+        let expired =
+            |job: &&Job| job.status == Status::Running && !job.spec.is_hosted() && now.duration_since(job.renewed) > self.lock_expiry;
+        let expired: Vec<u64> = self
+            .runs
+            .iter()
+            .flat_map(|run| &run.jobs)
+            .filter(expired)
+            .map(|job| job.id)
+            .collect();
+        for id in expired {
+            self.complete(id, "failure");
+        }
+    }
+
+    pub fn run_view(&self, id: RunId) -> Option<RunView> {
+        let run = self.runs.iter().find(|run| run.id == id)?;
+        let jobs = run.jobs.iter().map(|job| JobView {
+            id: job.id,
+            key: job.spec.key.clone(),
+            name: job.spec.name.clone(),
+            attempt: job.attempt,
+            status: job.status.name().into(),
+            conclusion: job.status.conclusion().map(str::to_owned),
+            runner_name: job.runner.as_ref().map(|(_, name)| name.clone()),
+        });
+        Some(RunView {
+            attempt: run.attempt,
+            status: run.status().into(),
+            conclusion: run.ended.then(|| run.conclusion().into()),
+            jobs: jobs.collect(),
+        })
+    }
+
+    pub fn runner_views(&self) -> Vec<RunnerView> {
+        let view = |runner: &Registration| RunnerView {
+            id: runner.id,
+            name: runner.name.clone(),
+            labels: runner.labels.clone(),
+            online: runner.online,
+            busy: runner.job.is_some(),
+            ephemeral: runner.ephemeral,
+        };
+        self.runners.iter().map(view).collect()
+    }
+}
+
+/// The next job of a run whose needs are decided: its place, and whether they succeeded.
+fn next_step(run: &Run) -> Option<(usize, bool)> {
+    let conclusion = |key: &String| {
+        run.jobs
+            .iter()
+            .find(|job| job.spec.key == *key)
+            .and_then(|job| job.status.conclusion())
+    };
+    run.jobs.iter().enumerate().find_map(|(at, job)| {
+        if job.announced || job.status != Status::Waiting {
+            return None;
+        }
+        let needs: Vec<_> = job.spec.needs.iter().map(conclusion).collect();
+        if needs.iter().all(|need| *need == Some("success")) {
+            Some((at, true))
+        } else if needs.iter().any(|need| need.is_some_and(|need| need != "success")) {
+            Some((at, false))
+        } else {
+            None
+        }
+    })
+}
