@@ -1,8 +1,19 @@
 //! The unprivileged user that jobs run as.
 
 use std::ffi::CString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use nix::unistd::{Gid, getgrouplist};
+use anyhow::{Context as _, Result, bail};
+use common::spec::RunnerSpec;
+use nix::unistd::{Gid, Group, Uid, getgrouplist};
+
+/// Who jobs run as on our instances.
+const NAME: &str = "cml";
+/// Its home there.
+const HOME: &str = "/home/cml";
+/// Whose members may start containers.
+const DOCKER: &str = "docker";
 
 /// A user of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,12 +28,110 @@ pub struct User {
     pub home: std::path::PathBuf,
 }
 
+/// A path of an instance: below `$CML_ROOT`, which a rehearsal without root sets.
+pub fn instance_path(path: &str) -> PathBuf {
+    let root = std::env::var("CML_ROOT").unwrap_or_default();
+    PathBuf::from(format!("{}{path}", root.trim_end_matches('/')))
+}
+
+/// The user that jobs run as, made when it is missing: `cml` on an instance where we are root, none (who we are) elsewhere.
+///
+/// # Errors
+/// It cannot be made, or is root itself.
+pub fn job_user(spec: &RunnerSpec) -> Result<Option<User>> {
+    if spec.cloud.is_none() || !Uid::effective().is_root() {
+        return Ok(None);
+    }
+    if User::named(NAME)?.is_none() {
+        let home = instance_path(HOME);
+        make(&home)?;
+        tracing::info!("made the user {NAME} for jobs");
+    }
+    let user = User::named(NAME)?.with_context(|| format!("the user {NAME} was made, but is not there"))?;
+    if user.uid == 0 {
+        bail!("the user {NAME} is root: jobs must not be");
+    }
+    Ok(Some(user))
+}
+
+/// Lets the job user start containers where Docker is installed. To be called when the start-up script, which may install it, has run.
+pub fn join_docker(user: &User) {
+    let Ok(Some(group)) = Group::from_name(DOCKER) else {
+        return;
+    };
+    if user.groups().contains(&group.gid.as_raw()) {
+        return;
+    }
+    let joined = first_that_works(&[&["usermod", "-aG", DOCKER, &user.name], &["adduser", &user.name, DOCKER]]);
+    match joined {
+        Ok(()) => tracing::info!("jobs may use Docker"),
+        Err(error) => tracing::warn!("jobs may not use Docker: {error:#}"),
+    }
+}
+
+/// With shadow-utils, or with busybox.
+fn make(home: &Path) -> Result<()> {
+    let home = home.display().to_string();
+    first_that_works(&[
+        &[
+            "useradd",
+            "--create-home",
+            "--home-dir",
+            &home,
+            "--shell",
+            "/bin/bash",
+            "--user-group",
+            NAME,
+        ],
+        &["adduser", "-D", "-h", &home, NAME],
+    ])
+    .with_context(|| format!("making the user {NAME}, whom jobs run as"))
+}
+
+fn first_that_works(commands: &[&[&str]]) -> Result<()> {
+    let mut said = Vec::new();
+    for command in commands {
+        let [program, args @ ..] = command else { continue };
+        match Command::new(program).args(args).stdin(Stdio::null()).output() {
+            Ok(output) if output.status.success() => return Ok(()),
+            Ok(output) => said.push(format!(
+                "{program}: {}: {}",
+                output.status,
+                String::from_utf8_lossy(&output.stderr).trim()
+            )),
+            Err(error) => said.push(format!("{program}: {error}")),
+        }
+    }
+    bail!("{}", said.join("; "))
+}
+
 impl User {
+    /// Who we are, if the user database knows.
+    pub fn current() -> Option<Self> {
+        nix::unistd::User::from_uid(Uid::effective()).ok().flatten().map(Self::from)
+    }
+
+    fn named(name: &str) -> Result<Option<Self>> {
+        let found = nix::unistd::User::from_name(name).with_context(|| format!("looking for the user {name}"))?;
+        Ok(found.map(Self::from))
+    }
+
     /// The ids of all its groups, as the group database has them now.
     pub fn groups(&self) -> Vec<u32> {
         let own = Gid::from_raw(self.gid);
         let all = CString::new(self.name.as_str()).ok().and_then(|name| getgrouplist(&name, own).ok());
         all.map_or_else(|| vec![self.gid], |all| all.into_iter().map(Gid::as_raw).collect())
+    }
+}
+
+impl From<nix::unistd::User> for User {
+    fn from(found: nix::unistd::User) -> Self {
+        Self {
+            name: found.name,
+            uid: found.uid.as_raw(),
+            gid: found.gid.as_raw(),
+            home: found.dir,
+        }
     }
 }
 

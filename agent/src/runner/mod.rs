@@ -1,10 +1,18 @@
 //! The forge's own runner program: how it is installed, started, read and stopped.
 
-use std::path::PathBuf;
+mod github;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
+use std::sync::Arc;
 
 use anyhow::Result;
 use async_trait::async_trait;
-use common::forge::{Enrollment, Job};
+use common::error::{Class, Failure};
+use common::forge::{Enrollment, Forge, Job};
+use common::spec::{ForgeKind, RunnerSpec};
+
+use crate::user::User;
 
 /// One per forge. It knows the program; it never decides.
 #[async_trait]
@@ -22,7 +30,22 @@ pub trait Runner: Send + Sync {
     fn read_hook(&self) -> Option<Hook>;
 
     /// What an exit of the supervised command means.
-    fn read_exit(&self, status: std::process::ExitStatus) -> Exit;
+    fn read_exit(&self, status: ExitStatus) -> Exit;
+
+    /// After [`Exit::Restart`]: waits until it may be started again, since an update is still at work, or the forge wants a pause.
+    async fn settle(&self, status: ExitStatus);
+}
+
+/// Opens the runner of the spec's forge. `state_dir` gets the directory `hooks`, which the job hooks write to: with a job user it is
+/// made traversable (0711) for that.
+pub fn open(spec: &RunnerSpec, state_dir: &Path, user: Option<User>, forge: Arc<dyn Forge>) -> Result<Box<dyn Runner>> {
+    match spec.forge {
+        ForgeKind::GitHub => Ok(Box::new(github::GitHub::new(spec, state_dir, user, forge)?)),
+        ForgeKind::GitLab | ForgeKind::Bitbucket => {
+            let message = format!("this agent has no runner of {}", spec.forge);
+            Err(Failure::new(Class::Usage, message).hint("supported: github").into())
+        }
+    }
 }
 
 /// A configured runner.
@@ -46,7 +69,7 @@ pub struct CommandLine {
     /// Its whole environment.
     pub env: Vec<(String, String)>,
     /// The unprivileged user that it runs as; none: as the agent itself.
-    pub user: Option<crate::user::User>,
+    pub user: Option<User>,
 }
 
 /// What a line of the runner's output says.
@@ -81,7 +104,7 @@ pub enum Hook {
 pub enum Exit {
     /// It did what it was started for.
     Done,
-    /// Start it again at once: it updates itself.
+    /// Start it again, once [`Runner::settle`] returns: it updates itself, or lost the forge for a moment.
     Restart,
     /// It failed; the code.
     Failed(i32),
