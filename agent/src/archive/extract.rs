@@ -26,7 +26,7 @@ pub type Owner = Option<(u32, u32)>;
 /// Unpacks everything below `root`, which is empty. Blocking. The queue is read to its end, so that the sender has seen all of it.
 pub fn extract(queue: Receiver<Vec<u8>>, root: &Path, owner: Owner) -> io::Result<()> {
     let mut stream = Queue {
-        queue,
+        next: queue,
         piece: Vec::new(),
         at: 0,
     };
@@ -48,7 +48,7 @@ pub fn extract(queue: Receiver<Vec<u8>>, root: &Path, owner: Owner) -> io::Resul
 
 /// The queue as a stream.
 struct Queue {
-    queue: Receiver<Vec<u8>>,
+    next: Receiver<Vec<u8>>,
     piece: Vec<u8>,
     at: usize,
 }
@@ -56,7 +56,7 @@ struct Queue {
 impl BufRead for Queue {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.at == self.piece.len() {
-            let Some(piece) = self.queue.blocking_recv() else {
+            let Some(piece) = self.next.blocking_recv() else {
                 return Ok(&[]);
             };
             (self.piece, self.at) = (piece, 0);

@@ -6,6 +6,7 @@ mod place;
 #[cfg(test)]
 pub mod tests;
 
+use std::fmt::Write as _;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -97,7 +98,13 @@ fn verify(found: &[u8], wanted: &[u8]) -> Result<()> {
     if found == wanted {
         return Ok(());
     }
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| {
+        bytes.iter().fold(String::new(), |mut hex, byte| {
+            // Writing to a string does not fail.
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+    };
     let message = format!("the SHA-256 of the download is {}, not {}: it is not used", hex(found), hex(wanted));
     let hint = "if you set --runner-url or --runner-sha256: they must belong together; else a mirror or proxy changes the file";
     Err(Failure::new(Class::Unexpected, message).hint(hint).into())

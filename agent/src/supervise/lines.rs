@@ -14,6 +14,8 @@ const CUT: &str = "…";
 pub struct Lines<R> {
     /// None once it has ended.
     stream: Option<R>,
+    /// Where the next bytes go.
+    chunk: Box<[u8]>,
     line: Vec<u8>,
     /// The rest of the line, up to its end, is too much.
     cut: bool,
@@ -23,6 +25,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
     pub fn new(stream: Option<R>) -> Self {
         Self {
             stream,
+            chunk: vec![0; CHUNK].into(),
             line: Vec::new(),
             cut: false,
         }
@@ -37,10 +40,14 @@ impl<R: AsyncRead + Unpin> Lines<R> {
         let Some(stream) = &mut self.stream else {
             return Vec::new();
         };
-        let mut chunk = [0; CHUNK];
-        match stream.read(&mut chunk).await {
+        match stream.read(&mut self.chunk).await {
             Ok(0) => self.stream = None,
-            Ok(length) => return self.take(&chunk[..length]),
+            Ok(length) => {
+                let chunk = std::mem::take(&mut self.chunk);
+                let lines = self.take(&chunk[..length]);
+                self.chunk = chunk;
+                return lines;
+            }
             Err(error) => {
                 tracing::debug!("output cannot be read: {error}");
                 self.stream = None;

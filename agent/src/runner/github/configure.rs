@@ -14,7 +14,7 @@ use crate::runner::{CommandLine, Ready};
 use crate::supervise;
 
 /// How long config.sh may take: a few requests, on a slow machine.
-const BUDGET: Duration = Duration::from_secs(3 * 60);
+const BUDGET: Duration = Duration::from_mins(3);
 /// How many of its lines an error shows.
 const LAST_LINES: usize = 8;
 /// What an earlier registration left; with it, config.sh refuses.

@@ -10,7 +10,7 @@ use crate::supervise;
 /// The runner's own script for it.
 const SCRIPT: &str = "bin/installdependencies.sh";
 /// The package manager may have to wait for the one that the machine starts at boot.
-const BUDGET: Duration = Duration::from_secs(5 * 60);
+const BUDGET: Duration = Duration::from_mins(5);
 /// Where libraries are.
 const LIBRARIES: [&str; 6] = [
     "/usr/lib64",

@@ -16,7 +16,7 @@ use crate::{supervise, user};
 /// What we installed: two lines, the version and the `--runner-url`; either may be empty.
 const MARKER: &str = ".cml-package";
 /// How long the download may take when provisioning has no limit.
-const DOWNLOAD: Duration = Duration::from_secs(30 * 60);
+const DOWNLOAD: Duration = Duration::from_mins(30);
 /// How long the program may take to say its version.
 const VERSION: Duration = Duration::from_secs(30);
 /// Whoever runs what is in a directory must reach it.

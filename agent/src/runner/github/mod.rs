@@ -36,7 +36,7 @@ const LISTENER: &str = "bin/Runner.Listener";
 /// It is there once an update has replaced the program. Source: run-helper.sh.template.
 const UPDATED: &str = "update.finished";
 /// How long an update may take: the shell wrapper waits half of it.
-const UPDATE: Duration = Duration::from_secs(60);
+const UPDATE: Duration = Duration::from_mins(1);
 /// How often its end is looked for.
 const POLL: Duration = Duration::from_millis(250);
 /// The pause after an error that may pass, the shell wrapper's own.

@@ -27,13 +27,13 @@ fn run_hook(runner: &GitHub, name: &str, job: [&str; 4]) {
     );
 }
 
-fn started(run: &str, attempt: u32, repository: &str, key: &str) -> Option<Hook> {
-    Some(Hook::Started(Job {
+fn started(run: &str, attempt: u32, repository: &str, key: &str) -> Hook {
+    Hook::Started(Job {
         run: run.into(),
         attempt,
         repository: repository.into(),
         key: key.into(),
-    }))
+    })
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn the_hooks_tell_which_job_runs() {
     runner.hooks.prepare().unwrap();
     assert_eq!(runner.read_hook(), None);
     run_hook(&runner, "STARTED", ["123", "2", "octo/train", "build_it-1"]);
-    assert_eq!(runner.read_hook(), started("123", 2, "octo/train", "build_it-1"));
+    assert_eq!(runner.read_hook(), Some(started("123", 2, "octo/train", "build_it-1")));
     assert_eq!(runner.read_hook(), None, "said once");
     run_hook(&runner, "COMPLETED", ["123", "2", "octo/train", "build_it-1"]);
     assert_eq!(runner.read_hook(), Some(Hook::Completed));
@@ -53,7 +53,7 @@ fn the_hooks_tell_which_job_runs() {
     run_hook(&runner, "STARTED", ["124", "1", "octo/renamed", "x"]);
     assert_eq!(
         runner.read_hook(),
-        started("124", 1, "octo/train", "x"),
+        Some(started("124", 1, "octo/train", "x")),
         "the last word counts; the repository is ours by whatever name"
     );
     assert_eq!(runner.read_hook(), None);
@@ -98,7 +98,7 @@ fn what_a_job_forges_is_not_believed() {
     }
     let good = "started\n1\n1\nOcto/train\nx\n";
     fs::write(&word, good).unwrap();
-    assert_eq!(runner.read_hook(), started("1", 1, "Octo/train", "x"));
+    assert_eq!(runner.read_hook(), Some(started("1", 1, "Octo/train", "x")));
     let elsewhere = dir.path().join("elsewhere");
     fs::write(&elsewhere, good).unwrap();
     std::os::unix::fs::symlink(&elsewhere, &word).unwrap();
@@ -110,7 +110,7 @@ fn what_a_job_forges_is_not_believed() {
     fs::write(&word, good).unwrap();
     assert_eq!(
         runner.read_hook(),
-        started("1", 1, "Octo/train", "x"),
+        Some(started("1", 1, "Octo/train", "x")),
         "and the next word is read again"
     );
     assert!(elsewhere.exists());

@@ -161,7 +161,10 @@ async fn it_is_installed_registered_and_started_without_a_secret_in_any_argument
         "{env:?}"
     );
     let hook = env.iter().find(|(name, _)| name == "ACTIONS_RUNNER_HOOK_JOB_STARTED").unwrap();
-    assert!(Path::new(&hook.1).is_file() && hook.1.ends_with(".sh"), "{hook:?}");
+    assert!(
+        Path::new(&hook.1).is_file() && Path::new(&hook.1).extension() == Some("sh".as_ref()),
+        "{hook:?}"
+    );
 }
 
 #[tokio::test]
