@@ -146,3 +146,26 @@ pub fn skip(test: &str, reason: &str) {
         writeln!(file, "{test}: {reason}").unwrap();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::{User, first_that_works};
+
+    #[test]
+    fn the_next_tool_is_tried_and_all_are_named_when_none_works() {
+        first_that_works(&[&["no-such-program"], &["false"], &["true"]]).unwrap();
+        let error = first_that_works(&[&["no-such-program", "x"], &["sh", "-c", "echo refused >&2; exit 9"]]).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("no-such-program: ") && text.contains("9: refused"), "{text}");
+    }
+
+    #[test]
+    fn root_is_known_and_a_stranger_is_not() {
+        let root = User::named("root").unwrap().unwrap();
+        assert_eq!((root.uid, root.gid), (0, 0));
+        assert!(root.groups().contains(&0));
+        assert_eq!(User::named("nobody-has-this-name").unwrap(), None);
+    }
+}
