@@ -20,6 +20,9 @@ const TERM_GRACE: Duration = Duration::from_secs(2);
 /// SIGKILL is repeated for this long: new processes may appear while it is sent.
 const KILL_LIMIT: Duration = Duration::from_secs(5);
 
+/// How often at most a family is looked for to be killed at once; a look takes about a millisecond.
+const LOOKS: u32 = 100;
+
 /// The programs that are supervised now: their ends are read by who started them, not by [`reap_orphans`].
 static LEADERS: Mutex<BTreeSet<i32>> = Mutex::new(BTreeSet::new());
 
@@ -86,10 +89,17 @@ impl Family {
         }
     }
 
-    /// Kills those that live now.
+    /// Kills all of it at once, without waiting for anything: what was started while the others were looked for is found by the next look.
     pub fn kill(&self) {
-        for process in self.members() {
-            signal_one(process.pid, Signal::SIGKILL);
+        for _ in 0..LOOKS {
+            let members = self.members();
+            if members.is_empty() {
+                return;
+            }
+            for process in members {
+                signal_one(process.pid, Signal::SIGKILL);
+            }
+            std::thread::yield_now();
         }
     }
 
