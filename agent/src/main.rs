@@ -4,6 +4,7 @@ mod archive;
 mod console;
 mod host;
 mod lifecycle;
+mod provision;
 mod runner;
 mod state;
 mod supervise;
