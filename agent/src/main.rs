@@ -1,13 +1,107 @@
-//! `cml-agent`. (Being built.)
+//! `cml-agent`: installs, supervises and retires one CI runner on the machine it runs on.
 
 mod archive;
 mod console;
 mod host;
 mod lifecycle;
 mod provision;
+mod run;
 mod runner;
 mod state;
 mod supervise;
 mod user;
 
-fn main() {}
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use common::error::Report;
+use common::log::{self, Level};
+use common::spec::RunnerSpec;
+use nix::sys::statvfs::statvfs;
+use nix::sys::sysinfo::sysinfo;
+use zeroize::Zeroizing;
+
+use console::Console;
+use state::StateDir;
+
+/// Installs, supervises and retires one CI runner on this machine.
+#[derive(Parser)]
+#[command(name = "cml-agent", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Live one runner's life, as the spec says
+    Run {
+        /// The runner spec, as the launcher wrote it; its directory becomes the state directory
+        #[arg(long, value_name = "PATH")]
+        spec: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let Command::Run { spec } = Cli::parse().command;
+    match run(&spec) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            // The spec's own level is not known if it cannot be read.
+            log::init(Level::Info);
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(path: &Path) -> Result<u8> {
+    let spec = read(path)?;
+    log::init(spec.log);
+    describe(&spec);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    runtime.block_on(live(spec, StateDir::of(path)))
+}
+
+/// The text holds the credential: it is wiped when this returns.
+fn read(path: &Path) -> Result<RunnerSpec> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading the runner spec {}", path.display()))?;
+    RunnerSpec::from_json(&Zeroizing::new(text))
+}
+
+/// A life that cannot even begin ends the machine too.
+async fn live(spec: RunnerSpec, dir: StateDir) -> Result<u8> {
+    let (console, host) = (Console::open(spec.cloud.is_some()), host::open(spec.cloud)?);
+    let lived = match run::Agent::new(spec, dir, console.clone(), host.clone()) {
+        Ok(agent) => agent.run().await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = &lived {
+        report(error);
+        console.phase("agent", common::phase::State::Fail, &format!("{error:#}"));
+        host.terminate().await?;
+        return Ok(1);
+    }
+    lived
+}
+
+fn report(error: &anyhow::Error) {
+    tracing::error!(hint = Report(error).hint(), "{error:#}");
+}
+
+/// What a person wants to know first about a machine that is gone.
+fn describe(spec: &RunnerSpec) {
+    let free = statvfs("/").map_or(0, |root| root.blocks_available() * root.fragment_size());
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        name = spec.name,
+        memory_mib = sysinfo().map_or(0, |info| info.ram_total() >> 20),
+        free_disk_mib = free >> 20,
+        "agent started"
+    );
+}

@@ -4,6 +4,7 @@ mod aws;
 mod bare;
 
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -34,10 +35,10 @@ pub struct Interruption {
 }
 
 /// Opens the host that the spec says we are on.
-pub fn open(cloud: Option<CloudKind>) -> Result<Box<dyn Host>> {
+pub fn open(cloud: Option<CloudKind>) -> Result<Arc<dyn Host>> {
     match cloud {
-        None => Ok(Box::new(bare::Bare)),
-        Some(CloudKind::Aws) => Ok(Box::new(aws::Aws::new()?)),
+        None => Ok(Arc::new(bare::Bare)),
+        Some(CloudKind::Aws) => Ok(Arc::new(aws::Aws::new()?)),
         Some(other) => Err(Failure::new(Class::Usage, format!("this agent does not know the cloud `{other}`"))
             .hint("launcher and agent must be of the same release")
             .into()),

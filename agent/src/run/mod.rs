@@ -15,7 +15,7 @@ use common::spec::{Credential, RunnerSpec};
 use tokio::time::sleep_until;
 
 use crate::console::Console;
-use crate::host::{self, Host};
+use crate::host::Host;
 use crate::lifecycle::{self, Action, Event, Limits, State};
 use crate::runner::{self, Hook, Line, Ready, Runner};
 use crate::state::{Remains, StateDir};
@@ -56,8 +56,7 @@ enum Woken {
 
 impl Agent {
     /// Builds the parts that the spec asks for; nothing is done yet.
-    pub fn new(spec: RunnerSpec, dir: StateDir) -> Result<Self> {
-        let host: Arc<dyn Host> = host::open(spec.cloud)?.into();
+    pub fn new(spec: RunnerSpec, dir: StateDir, console: Console, host: Arc<dyn Host>) -> Result<Self> {
         let token = match &spec.credential {
             Credential::Token(token) => token.clone(),
             // It may do nothing but run one job; what needs a token is not asked for.
@@ -74,7 +73,7 @@ impl Agent {
             rerun: !spec.options.no_retry && matches!(spec.credential, Credential::Token(_)),
         };
         Ok(Self {
-            console: Console::open(spec.cloud.is_some()),
+            console,
             limits,
             forge,
             runner: runner.into(),
