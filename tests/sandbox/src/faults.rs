@@ -122,7 +122,7 @@ impl Faults {
 }
 
 /// Whether `text` has the form of `pattern`, in which each `*` stands for any text.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
         Some((head, rest)) => text

@@ -1,6 +1,11 @@
 //! A whole world on loopback: GitHub, EC2, instance metadata, and instances that are real processes.
 
+pub mod ec2;
 pub mod events;
 pub mod faults;
+mod form;
 pub mod github;
+pub mod imds;
+pub mod instance;
 pub mod standin;
+pub mod world;

@@ -1,0 +1,213 @@
+//! A whole world: GitHub, EC2 with its instances, the agent's download, and the environment of a command in it.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context as _, Result};
+use axum::Router;
+use axum::routing::get;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::ec2::{self, Ec2};
+use crate::events::Events;
+use crate::github::{self, GitHub};
+use crate::instance::{self, Isolation};
+use crate::standin;
+
+/// How a world is set up.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Its GitHub.
+    pub github: github::Options,
+    /// The launcher; else the one that was built beside this program.
+    pub launcher: Option<PathBuf>,
+    /// The agent that instances download; else the one that was built beside this program.
+    pub agent: Option<PathBuf>,
+}
+
+/// A running world.
+pub struct World {
+    /// What happens in it.
+    pub events: Events,
+    /// Its GitHub.
+    pub github: GitHub,
+    /// Its EC2.
+    pub ec2: Ec2,
+    isolation: Isolation,
+    dir: TempDir,
+    launcher: PathBuf,
+    agent: PathBuf,
+    downloads: Downloads,
+}
+
+/// Serves the agent.
+struct Downloads {
+    url: String,
+    sha256: String,
+    task: JoinHandle<()>,
+}
+
+/// What was not cleaned up, before the world ended.
+#[derive(Debug, Clone, Default)]
+pub struct Leftovers {
+    /// Instances that neither ended nor are ending.
+    pub live_instances: Vec<String>,
+    /// The names of runners that are still registered.
+    pub registrations: Vec<String>,
+    /// Processes that belong to the world.
+    pub processes: Vec<String>,
+}
+
+impl Leftovers {
+    /// Whether all is clean.
+    pub fn is_empty(&self) -> bool {
+        self.live_instances.is_empty() && self.registrations.is_empty() && self.processes.is_empty()
+    }
+}
+
+impl World {
+    /// Starts a world.
+    pub async fn start(options: Options) -> Result<Self> {
+        let dir = tempfile::Builder::new()
+            .prefix("cml-sandbox-")
+            .tempdir()
+            .context("making the world's directory")?;
+        // Jobs run as another user.
+        std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+        let find = |given: Option<PathBuf>, name: &str| match given {
+            Some(path) => path.canonicalize().with_context(|| format!("finding {}", path.display())),
+            None => standin::program(name),
+        };
+        let (launcher, agent) = (find(options.launcher, "cml")?, find(options.agent, "cml-agent")?);
+        let events = Events::default();
+        let isolation = Isolation::best();
+        let github = GitHub::start(events.clone(), options.github).await?;
+        let record = std::env::var_os("CML_SANDBOX_RECORD_EC2").map(PathBuf::from);
+        let instances = dir.path().join("instances");
+        let ec2 = Ec2::start(
+            events.clone(),
+            ec2::Options {
+                dir: instances,
+                isolation,
+                record,
+            },
+        )
+        .await?;
+        let downloads = Downloads::serve(&agent).await?;
+        let world = Self {
+            events,
+            github,
+            ec2,
+            isolation,
+            dir,
+            launcher,
+            agent,
+            downloads,
+        };
+        world.github.set_hosted_env(world.cloud_env());
+        Ok(world)
+    }
+
+    /// How instances are kept apart from this machine.
+    pub fn isolation(&self) -> Isolation {
+        self.isolation
+    }
+
+    /// A directory that the user's machine, the instances and their jobs see at the same path.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The environment of a command in this world.
+    pub fn env(&self) -> Vec<(String, String)> {
+        let mut env = self.cloud_env();
+        env.push(("CML_RUNNER_REPO".into(), self.github.repo_url()));
+        env
+    }
+
+    /// What a hosted job of the repository has: everything but what GitHub tells it anyway.
+    fn cloud_env(&self) -> Vec<(String, String)> {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let programs = [&self.launcher, &self.agent].map(|program| program.parent().unwrap_or(Path::new("/")).display().to_string());
+        let pairs = [
+            ("PATH", format!("{}:{}:{path}", programs[0], programs[1])),
+            ("HOME", self.dir.path().display().to_string()),
+            ("AWS_ACCESS_KEY_ID", ec2::ACCESS_KEY.into()),
+            ("AWS_SECRET_ACCESS_KEY", "sandbox/canary/secret/access/key/0000000".into()),
+            ("AWS_ENDPOINT_URL_EC2", self.ec2.url()),
+            ("AWS_EC2_METADATA_DISABLED", "true".into()),
+            ("REPO_TOKEN", self.github.token().into()),
+            ("CML_RUNNER_AGENT_URL", self.downloads.url.clone()),
+            ("CML_RUNNER_AGENT_SHA256", self.downloads.sha256.clone()),
+        ];
+        pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// A launcher with these arguments, and nothing of our own environment.
+    pub fn launcher(&self, args: &[&str]) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(&self.launcher);
+        command.args(args).env_clear().envs(self.env()).current_dir(self.dir.path());
+        command
+    }
+
+    /// Looks at what is left, then ends everything.
+    pub async fn close(self) -> Leftovers {
+        let ended = ["terminated", "shutting-down", "stopped"];
+        let live = self
+            .ec2
+            .instances()
+            .into_iter()
+            .filter(|instance| !ended.contains(&instance.state.as_str()));
+        let leftovers = Leftovers {
+            live_instances: live.map(|instance| instance.id).collect(),
+            registrations: self.github.runners().into_iter().map(|runner| runner.name).collect(),
+            processes: instance::processes(self.dir.path())
+                .into_iter()
+                .map(|(pid, command)| format!("{pid}: {command}"))
+                .collect(),
+        };
+        self.github.close().await;
+        self.ec2.close().await;
+        for (pid, _) in instance::processes(self.dir.path()) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        leftovers
+    }
+}
+
+impl Drop for Downloads {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Downloads {
+    async fn serve(agent: &Path) -> Result<Self> {
+        let (bytes, sha256) = read_once(agent)?;
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("listening")?;
+        let url = format!("http://{}/cml-agent", listener.local_addr()?);
+        let app = Router::new().route("/cml-agent", get(move || async move { bytes.to_vec() }));
+        let task = tokio::spawn(async move {
+            let _ = axum::serve(listener, app).await;
+        });
+        Ok(Self { url, sha256, task })
+    }
+}
+
+/// A debug build is large: a test process reads it once for all its worlds.
+fn read_once(agent: &Path) -> Result<(Arc<[u8]>, String)> {
+    type Known = Option<(PathBuf, Arc<[u8]>, String)>;
+    static KNOWN: Mutex<Known> = Mutex::new(None);
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((path, bytes, sha256)) = known.as_ref()
+        && path == agent
+    {
+        return Ok((Arc::clone(bytes), sha256.clone()));
+    }
+    let bytes: Arc<[u8]> = std::fs::read(agent).with_context(|| format!("reading {}", agent.display()))?.into();
+    let sha256 = standin::sha256(&bytes);
+    *known = Some((agent.to_owned(), Arc::clone(&bytes), sha256.clone()));
+    Ok((bytes, sha256))
+}
