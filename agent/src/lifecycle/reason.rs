@@ -1,9 +1,10 @@
 //! Why an agent stops: it decides everything about the stop.
 
 use std::fmt;
-use std::time::Duration;
 
 use common::timeout::Timeout;
+
+use super::Time;
 
 /// Why the agent stops. A later reason replaces an earlier one only if its [rank](StopReason::rank) is higher.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,8 +25,8 @@ pub enum StopReason {
     Crashed,
     /// This signal: a person, or the host's shutdown.
     Signal(i32),
-    /// The machine is taken away: the cloud's words, and the time that is left.
-    Interrupted(String, Duration),
+    /// The machine is taken away: the cloud's words, and when it will be gone.
+    Interrupted(String, Time),
 }
 
 impl StopReason {

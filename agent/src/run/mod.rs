@@ -131,7 +131,7 @@ impl Agent {
             if let Some((pid, start)) = remains.process {
                 supervise::kill_leftovers(pid, start).await;
             }
-            self.state = State::crashed(remains.job.clone(), &self.limits);
+            self.state = State::crashed(remains.job.clone());
             self.remains = remains;
         }
         self.report_begin();

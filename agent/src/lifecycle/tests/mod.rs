@@ -1,12 +1,14 @@
-use std::collections::BTreeSet;
-use std::fmt::Write as _;
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod table;
+
 use std::time::Duration;
 
 use common::forge::{Job, Removal};
 use common::timeout::Timeout;
 use proptest::prelude::*;
 
-use super::{Action, Event, Limits, Running, State, Step, StopReason, deadline, transition};
+use super::{Action, Event, Limits, Running, State, Step, StopReason, deadline, grace, rerun_budget, transition};
 use crate::host::Interruption;
 use crate::runner::Exit;
 
@@ -87,57 +89,15 @@ fn usual(step: Step) -> State {
     State {
         step,
         since: Duration::from_secs(60),
-        stop: stopping.then(|| StopReason::Interrupted("spot".into(), Duration::from_secs(120))),
+        stop: stopping.then(|| StopReason::Interrupted("spot".into(), Duration::from_secs(180))),
+        reruns: stopping,
         registered: (2..=10).contains(&at),
         alive: (3..=8).contains(&at),
         job: (step == Step::Busy || stopping).then_some(busy),
+        online: at >= 4,
+        quiet: Duration::from_secs(60),
         ..State::first()
     }
-}
-
-/// docs/lifecycle.md
-fn table() -> String {
-    let mut out = String::from(
-        "# The agent's life\n\nGenerated from `agent/src/lifecycle` by `make golden`, and compared in the tests. Each step begins its action; what is not listed \
-         changes nothing.\nThe steps of a stop are shown for an interruption in the middle of a job.\n",
-    );
-    let now = Duration::from_secs(100);
-    for step in STEPS {
-        let state = usual(step);
-        let ends = deadline(&state, &limits()).map_or("none".into(), |at| {
-            let from = if at == Duration::from_mins(10) {
-                "the agent's begin"
-            } else {
-                "its begin"
-            };
-            let after = if from == "its begin" { at.saturating_sub(state.since) } else { at };
-            format!("{} s after {from}", after.as_secs())
-        });
-        let _ = write!(out, "\n## {step:?}\n\nAction: {:?}. Deadline: {ends}.\n\n", step.action());
-        let _ = writeln!(out, "| event | next step | reason |\n|---|---|---|");
-        for (name, event) in events() {
-            let (next, action) = transition(state.clone(), event, now, &limits());
-            if action.is_some() || next != state {
-                let reason = next.stop.as_ref().filter(|_| next.stop != state.stop);
-                let reason = reason.map(ToString::to_string).unwrap_or_default();
-                let _ = writeln!(out, "| {name} | {:?} | {reason} |", next.step);
-            }
-        }
-    }
-    out
-}
-
-#[test]
-fn the_table_is_checked_in() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/lifecycle.md");
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(path, table()).unwrap();
-    }
-    assert_eq!(
-        std::fs::read_to_string(path).unwrap_or_default(),
-        table(),
-        "run `make golden` and look at the diff"
-    );
 }
 
 /// Follows events from a state; returns the last state and all actions.
@@ -226,8 +186,13 @@ fn single_waits_for_the_runner_to_finish_by_itself() {
 
 #[test]
 fn a_crashed_agent_runs_the_job_again_and_goes() {
-    assert_eq!(State::crashed(Some(ids()), &limits()).step, Step::Rerunning);
-    assert_eq!(State::crashed(None, &limits()).step, Step::Unregistering);
+    let all = [Event::Succeeded, Event::Succeeded, Event::Answered(Removal::Gone), Event::Succeeded];
+    assert_eq!(State::crashed(None).step.action(), Action::Stop);
+    let (state, actions) = follow(State::crashed(Some(ids())), &all, &limits());
+    assert_eq!(actions, [Action::Rerun, Action::Unregister, Action::Terminate, Action::Exit]);
+    assert_eq!(state.stop.unwrap().exit_code(), 1);
+    let (_, actions) = follow(State::crashed(None), &all, &limits());
+    assert_eq!(actions[0], Action::Unregister);
 }
 
 #[test]
@@ -256,6 +221,101 @@ fn a_job_is_interrupted_some_time_before_its_limit() {
     };
     let short = deadline(&usual(Step::Busy), &short).unwrap() - usual(Step::Busy).since;
     assert_eq!(short, Duration::from_secs(19));
+}
+
+#[test]
+fn what_is_left_of_a_machine_is_shared_out() {
+    let at = |seconds| Duration::from_secs(seconds);
+    let mut state = State {
+        stop: Some(StopReason::Interrupted("spot".into(), at(180))),
+        ..usual(Step::Stopping)
+    };
+    assert_eq!(grace(&state), at(30), "of two minutes");
+    state.since = at(90);
+    assert_eq!(rerun_budget(&state), at(80), "ten seconds are kept to take leave");
+    state.since = at(176);
+    assert_eq!((grace(&state), rerun_budget(&state)), (at(4) / 3, at(3)), "of four seconds");
+    state.since = at(200);
+    assert_eq!((grace(&state), rerun_budget(&state)), (at(0), at(0)), "of none");
+}
+
+#[test]
+fn the_idle_time_does_not_begin_again_with_the_runner() {
+    let events = [Event::Exited(Exit::Restart), Event::Succeeded, Event::Listening];
+    let idle = usual(Step::Idle);
+    let (state, _) = follow(idle.clone(), &events, &limits());
+    assert_eq!(state.step, Step::Idle);
+    assert_eq!(deadline(&state, &limits()), deadline(&idle, &limits()));
+}
+
+#[test]
+fn a_runner_that_only_starts_again_is_given_up_at_one_deadline() {
+    let again = [Event::Exited(Exit::Restart), Event::Succeeded];
+    for first in [usual(Step::Starting), follow(usual(Step::Idle), &again, &limits()).0] {
+        let limit = deadline(&first, &limits());
+        let (state, _) = follow(first, &[again.as_slice(); 50].concat(), &limits());
+        assert_eq!((state.step, deadline(&state, &limits())), (Step::Starting, limit));
+    }
+}
+
+#[test]
+fn advice_lets_the_job_finish_and_takes_no_other() {
+    let events = [notice(true), Event::JobEnded("train".into(), true)];
+    let (state, actions) = follow(usual(Step::Busy), &events, &limits());
+    assert_eq!((state.step, actions.as_slice()), (Step::Withdrawing, &[Action::Unregister][..]));
+    let (state, _) = follow(state, &[Event::Answered(Removal::Removed)], &limits());
+    assert_eq!(state.stop, Some(StopReason::Advised));
+}
+
+#[test]
+fn a_job_that_a_crash_of_the_runner_ended_is_not_run_again_by_a_later_signal() {
+    let events = [
+        Event::Exited(Exit::Failed(1)),
+        Event::Signal(15),
+        Event::JobKnown(ids()),
+        Event::Succeeded,
+    ];
+    let (state, actions) = follow(usual(Step::Busy), &events, &limits());
+    assert_eq!(actions, [Action::Stop, Action::Unregister]);
+    assert_eq!(state.job, None);
+}
+
+#[test]
+fn the_signal_that_powering_off_brings_changes_nothing() {
+    let failed = State {
+        stop: Some(StopReason::Failed("why".into())),
+        ..usual(Step::Terminating)
+    };
+    let (state, _) = follow(failed, &[Event::Signal(15), Event::Succeeded], &limits());
+    assert_eq!((state.step, state.stop.unwrap().exit_code()), (Step::Done, 1));
+}
+
+#[test]
+fn our_own_deletion_is_not_taken_for_somebody_elses() {
+    for events in [
+        [Event::Deadline, Event::Deregistered],
+        [Event::Deadline, Event::Answered(Removal::Removed)],
+    ] {
+        let (state, _) = follow(usual(Step::Idle), &events, &limits());
+        let (state, _) = follow(state, &[Event::Deregistered], &limits());
+        assert_eq!(state.stop.unwrap().to_string(), "timeout:300");
+    }
+    let single = Limits { single: true, ..limits() };
+    let events = [Event::Deregistered, Event::Exited(Exit::Done)];
+    let (state, _) = follow(usual(Step::Busy), &events, &single);
+    assert_eq!(state.stop, Some(StopReason::Single));
+    let (state, _) = follow(usual(Step::Idle), &[Event::Deregistered], &limits());
+    assert_eq!(state.stop, Some(StopReason::Unregistered));
+}
+
+#[test]
+fn the_ids_of_a_job_come_before_its_line_or_after_it() {
+    let (line, hook) = (Event::JobStarted("train".into()), Event::JobKnown(ids()));
+    for events in [[line.clone(), hook.clone()], [hook, line]] {
+        let (state, actions) = follow(usual(Step::Idle), &events, &limits());
+        assert_eq!(state.job, usual(Step::Busy).job);
+        assert_eq!(actions, [Action::Wait]);
+    }
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
@@ -288,6 +348,9 @@ proptest! {
             let idle = event == Event::Deadline && was.step == Step::Idle;
             let (next, action) = transition(was.clone(), event, now, &limits);
             reruns += usize::from(action == Some(Action::Rerun));
+            let known = next.job.as_ref().is_some_and(|job| job.ids.is_some());
+            let because = next.reruns && next.stop.as_ref().is_some_and(StopReason::reruns);
+            prop_assert!(action != Some(Action::Rerun) || (known && because), "only a job, only for a cause");
             terminates += usize::from(action == Some(Action::Terminate));
             prop_assert!(!idle || next.step == Step::Withdrawing, "an idle timeout asks the forge first");
             prop_assert!(was.step != Step::Done || next == was, "the end is the end");
@@ -310,18 +373,4 @@ proptest! {
             prop_assert!(matches!(next.stop, Some(StopReason::TimeLimit(_))));
         }
     }
-}
-
-#[test]
-fn every_step_can_be_left() {
-    let left: BTreeSet<String> = STEPS
-        .iter()
-        .filter(|step| {
-            events()
-                .into_iter()
-                .any(|(_, event)| transition(usual(**step), event, Duration::from_secs(100), &limits()).0.step != **step)
-        })
-        .map(|step| format!("{step:?}"))
-        .collect();
-    assert_eq!(left.len(), STEPS.len() - 1, "all but Done: {left:?}");
 }

@@ -1,0 +1,74 @@
+//! How long each step may take.
+
+use std::time::Duration;
+
+use super::{Limits, State, Step, StopReason, Time};
+
+/// A job is interrupted this long before its limit at the latest, so that the forge's own limit is not met…
+const EARLY: Duration = Duration::from_mins(5);
+/// … but never by more than this part of the limit.
+const EARLY_PART: u32 = 20;
+/// How long an advised stop that was refused waits before it asks again.
+const ADVISED_AGAIN: Duration = Duration::from_secs(5);
+/// How long a runner that was online may take to be so again, if the spec sets no limit.
+const ONLINE_AGAIN: Duration = Duration::from_mins(10);
+/// A single runner ends itself once it has told the forge how its job ended.
+const FINISH: Duration = Duration::from_mins(2);
+/// How long the requests to the forge may take on the way out.
+const FORGE: Duration = Duration::from_secs(45);
+/// The runner needs up to ten seconds to end a step, and some to tell the forge.
+const GRACE: Duration = Duration::from_secs(30);
+/// How long what outlives the grace may take to vanish when it is killed.
+const KILL: Duration = Duration::from_secs(15);
+/// How long the forge may take to let an interrupted run run again.
+const RERUN: Duration = Duration::from_mins(10);
+/// The same after a signal: a host that shuts down, or a person, waits less.
+const SIGNAL_RERUN: Duration = Duration::from_mins(2);
+/// What is kept of the last minutes of a machine for taking leave of the forge and powering off…
+const LEAVE: Duration = Duration::from_secs(10);
+/// … but never more than this part of them.
+const LEAVE_PART: u32 = 4;
+/// The part of what is left of a machine that its runner may take to stop: the re-run needs the rest.
+const GRACE_PART: u32 = 3;
+/// How long powering off may take before the agent ends without it: the unit's own action follows.
+const TERMINATE: Duration = Duration::from_mins(1);
+
+/// When the step ends by itself. Only waiting for jobs, and a job, may go on for ever, if the spec says so.
+pub fn deadline(state: &State, limits: &Limits) -> Option<Time> {
+    let after = |time: Duration| Some(state.since.saturating_add(time));
+    match state.step {
+        Step::Provisioning | Step::Installing | Step::Registering => limits.provisioning.duration(),
+        Step::Starting if !state.online => limits.provisioning.duration(),
+        Step::Starting => after(limits.provisioning.duration().unwrap_or(ONLINE_AGAIN)),
+        Step::Idle if state.advised => after(ADVISED_AGAIN),
+        Step::Idle => limits.idle.duration().map(|idle| state.quiet.saturating_add(idle)),
+        Step::Busy => limits.job.duration().and_then(|limit| after(limit - EARLY.min(limit / EARLY_PART))),
+        Step::Withdrawing | Step::Unregistering => after(FORGE),
+        Step::Finishing => after(FINISH),
+        Step::Stopping => after(grace(state) + KILL),
+        Step::Rerunning => after(rerun_budget(state)),
+        Step::Terminating => after(TERMINATE),
+        Step::Done => None,
+    }
+}
+
+/// How long the runner may take to stop, from the beginning of the step.
+pub fn grace(state: &State) -> Duration {
+    left(state).map_or(GRACE, |left| GRACE.min(left / GRACE_PART))
+}
+
+/// How long the forge may take to run the job again, from the beginning of the step.
+pub fn rerun_budget(state: &State) -> Duration {
+    match &state.stop {
+        Some(StopReason::Signal(_)) => SIGNAL_RERUN,
+        _ => left(state).map_or(RERUN, |left| RERUN.min(left - LEAVE.min(left / LEAVE_PART))),
+    }
+}
+
+/// What was left of a machine that is being taken away when the step began.
+fn left(state: &State) -> Option<Duration> {
+    match &state.stop {
+        Some(StopReason::Interrupted(_, until)) => Some(until.saturating_sub(state.since)),
+        _ => None,
+    }
+}

@@ -1,0 +1,277 @@
+//! The decisions.
+
+use common::forge::Removal;
+
+use super::{Action, Event, Limits, Running, State, Step, StopReason, Time};
+use crate::host::Interruption;
+use crate::runner::Exit;
+
+/// How often a runner that fails is started again.
+const RESTARTS: u32 = 3;
+
+/// The next state, and the action that begins if a step was entered.
+pub fn transition(state: State, event: Event, now: Time, limits: &Limits) -> (State, Option<Action>) {
+    let before = state.entered;
+    let next = next_state(state, event, now, limits);
+    let action = (next.entered != before).then(|| next.step.action());
+    (next, action)
+}
+
+fn next_state(state: State, event: Event, now: Time, limits: &Limits) -> State {
+    match event {
+        _ if state.step == Step::Done => state,
+        // There is no runner yet, or no more.
+        Event::Exited(_) | Event::Deregistered if !state.alive => state,
+        Event::Signal(number) => state.stopped(StopReason::Signal(number), now, limits),
+        Event::Notice(notice) => noticed(state, notice, now, limits),
+        Event::Exited(exit) => exited(state, exit, now, limits),
+        Event::Deregistered => deregistered(state, now, limits),
+        Event::Listening => listening(state, now),
+        Event::JobStarted(_) | Event::JobKnown(_) => started(state, event, now),
+        Event::JobEnded(name, success) => ended(state, &name, success, now, limits),
+        Event::Succeeded => succeeded(state, now, limits),
+        Event::Failed(why) => failed(state, why, now, limits),
+        Event::Answered(removal) => answered(state, &removal, now, limits),
+        Event::Deadline => expired(state, now, limits),
+    }
+}
+
+impl State {
+    fn enter(self, step: Step, now: Time) -> Self {
+        let entered = self.entered.saturating_add(1);
+        Self {
+            step,
+            since: now,
+            online: self.online || matches!(step, Step::Idle | Step::Busy),
+            entered,
+            ..self
+        }
+    }
+
+    /// Starts the runner again: however often, it must be online in the same time.
+    fn restarted(self, now: Time) -> Self {
+        let since = if self.step == Step::Starting { self.since } else { now };
+        Self {
+            since,
+            ..self.enter(Step::Starting, now)
+        }
+    }
+
+    /// Raises the reason, and begins the stop unless it has begun.
+    fn stopped(mut self, reason: StopReason, now: Time, limits: &Limits) -> Self {
+        // Powering off brings a signal of its own: it is no reason any more.
+        if matches!(self.step, Step::Terminating | Step::Done) {
+            return self;
+        }
+        if self.stop.is_none() {
+            self.reruns = reason.reruns();
+        }
+        if self.stop.as_ref().is_none_or(|old| old.rank() < reason.rank()) {
+            self.stop = Some(reason);
+        }
+        if self.step.is_stopping() {
+            return self;
+        }
+        if !self.reruns {
+            self.job = None;
+        }
+        self.next(now, limits)
+    }
+
+    /// The first thing that is still to be done, in the order of a stop.
+    fn next(self, now: Time, limits: &Limits) -> Self {
+        let known = self.job.as_ref().is_some_and(|job| job.ids.is_some());
+        let step = match self.step {
+            Step::Terminating | Step::Done => Step::Done,
+            Step::Unregistering => Step::Terminating,
+            _ if self.alive => Step::Stopping,
+            step if step != Step::Rerunning && limits.rerun && self.reruns && known => Step::Rerunning,
+            _ if self.registered => Step::Unregistering,
+            _ => Step::Terminating,
+        };
+        self.enter(step, now)
+    }
+}
+
+fn noticed(state: State, notice: Interruption, now: Time, limits: &Limits) -> State {
+    if !notice.advice {
+        let until = now.saturating_add(notice.left);
+        return state.stopped(StopReason::Interrupted(notice.reason, until), now, limits);
+    }
+    let state = State { advised: true, ..state };
+    match state.step {
+        // A job may just have been assigned: the forge knows.
+        Step::Idle => state.enter(Step::Withdrawing, now),
+        Step::Starting if state.online => state.enter(Step::Withdrawing, now),
+        Step::Provisioning | Step::Installing | Step::Registering | Step::Starting => state.stopped(StopReason::Advised, now, limits),
+        _ => state,
+    }
+}
+
+fn exited(state: State, exit: Exit, now: Time, limits: &Limits) -> State {
+    match (state.step, exit) {
+        (step, _) if step.is_stopping() => state,
+        (Step::Withdrawing, _) => withdraw(state, now, limits),
+        (Step::Finishing, _) => state.stopped(StopReason::Single, now, limits),
+        (Step::Busy, Exit::Restart) => without_job(state, now).restarted(now),
+        (_, Exit::Restart) => state.restarted(now),
+        // A single runner may end before its last line was read.
+        (Step::Busy, Exit::Done) if limits.single => state.stopped(StopReason::Single, now, limits),
+        (_, Exit::Done) => state.stopped(StopReason::Unregistered, now, limits),
+        (Step::Starting | Step::Idle, Exit::Failed(_)) if state.failures < RESTARTS => {
+            let failures = state.failures + 1;
+            State { failures, ..state }.restarted(now)
+        }
+        (_, Exit::Failed(code)) => state.stopped(StopReason::Failed(format!("runner closed with exit code {code}")), now, limits),
+    }
+}
+
+fn deregistered(state: State, now: Time, limits: &Limits) -> State {
+    let state = State {
+        registered: false,
+        ..state
+    };
+    match state.step {
+        step if step.is_stopping() => state,
+        // It was our own deletion.
+        Step::Withdrawing => withdraw(state, now, limits),
+        // The forge forgets a single runner once its job is done.
+        Step::Finishing => state,
+        Step::Busy if limits.single => without_job(state, now).enter(Step::Finishing, now),
+        _ => state.stopped(StopReason::Unregistered, now, limits),
+    }
+}
+
+fn listening(state: State, now: Time) -> State {
+    match state.step {
+        // One that was started again has been quiet for longer.
+        Step::Starting if state.online => state.enter(Step::Idle, now),
+        Step::Starting => State { quiet: now, ..state }.enter(Step::Idle, now),
+        _ => state,
+    }
+}
+
+/// A job's line, or the ids that its hook told: either may come first, or alone.
+fn started(state: State, event: Event, now: Time) -> State {
+    let old = state.job.clone().unwrap_or_default();
+    let (line, job) = match event {
+        Event::JobStarted(name) => {
+            // A hook that was faster has told the ids of this job, else they are another's.
+            let ids = old.ids.filter(|_| old.name.is_none());
+            (true, Running { name: Some(name), ids })
+        }
+        Event::JobKnown(ids) => (
+            false,
+            Running {
+                name: old.name,
+                ids: Some(ids),
+            },
+        ),
+        _ => return state,
+    };
+    let reruns = state.reruns;
+    let state_with = |state| State { job: Some(job), ..state };
+    match state.step {
+        Step::Starting | Step::Idle | Step::Withdrawing => state_with(state).enter(Step::Busy, now),
+        Step::Busy => state_with(state),
+        // Its word came while it was being stopped.
+        Step::Stopping if !line && reruns => state_with(state),
+        _ => state,
+    }
+}
+
+fn ended(state: State, name: &str, success: bool, now: Time, limits: &Limits) -> State {
+    let ours = |job: &Running| job.name.as_ref().is_none_or(|ours| ours == name);
+    if !state.job.as_ref().is_some_and(ours) {
+        return state;
+    }
+    match state.step {
+        Step::Busy => {
+            let state = without_job(state, now);
+            let next = match (limits.single, state.advised) {
+                (true, _) => Step::Finishing,
+                (false, true) => Step::Withdrawing,
+                (false, false) => Step::Idle,
+            };
+            state.enter(next, now)
+        }
+        // It ended just in time: there is nothing to run again.
+        Step::Stopping if success => State { job: None, ..state },
+        _ => state,
+    }
+}
+
+fn without_job(state: State, now: Time) -> State {
+    State {
+        job: None,
+        quiet: now,
+        ..state
+    }
+}
+
+fn succeeded(state: State, now: Time, limits: &Limits) -> State {
+    match state.step {
+        Step::Provisioning => state.enter(Step::Installing, now),
+        Step::Installing => {
+            // From here on the forge may know us, whatever becomes of the answer.
+            let registered = true;
+            State { registered, ..state }.enter(Step::Registering, now)
+        }
+        Step::Registering => {
+            let alive = true;
+            State { alive, ..state }.enter(Step::Starting, now)
+        }
+        Step::Stopping => State { alive: false, ..state }.next(now, limits),
+        Step::Rerunning | Step::Terminating => state.next(now, limits),
+        _ => state,
+    }
+}
+
+fn failed(state: State, why: String, now: Time, limits: &Limits) -> State {
+    match state.step {
+        Step::Provisioning | Step::Installing | Step::Registering | Step::Starting => state.stopped(StopReason::Failed(why), now, limits),
+        // We know of no job, and a token that is refused will be refused again.
+        Step::Withdrawing => withdraw(state, now, limits),
+        Step::Stopping => State { alive: false, ..state }.next(now, limits),
+        Step::Rerunning | Step::Unregistering | Step::Terminating => state.next(now, limits),
+        _ => state,
+    }
+}
+
+fn answered(state: State, removal: &Removal, now: Time, limits: &Limits) -> State {
+    match (state.step, removal) {
+        (Step::Withdrawing, Removal::Busy(_)) => State { quiet: now, ..state }.enter(Step::Idle, now),
+        (Step::Withdrawing, Removal::Removed | Removal::Gone) => {
+            let registered = false;
+            withdraw(State { registered, ..state }, now, limits)
+        }
+        (Step::Unregistering, _) => state.next(now, limits),
+        _ => state,
+    }
+}
+
+/// The forge has let an idle runner go.
+fn withdraw(state: State, now: Time, limits: &Limits) -> State {
+    let reason = if state.advised {
+        StopReason::Advised
+    } else {
+        StopReason::Idle(limits.idle)
+    };
+    state.stopped(reason, now, limits)
+}
+
+fn expired(state: State, now: Time, limits: &Limits) -> State {
+    match state.step {
+        Step::Provisioning | Step::Installing | Step::Registering | Step::Starting => {
+            let why = format!("the runner was not online within {}", limits.provisioning);
+            state.stopped(StopReason::Failed(why), now, limits)
+        }
+        Step::Idle => state.enter(Step::Withdrawing, now),
+        Step::Busy => state.stopped(StopReason::TimeLimit(limits.job), now, limits),
+        Step::Withdrawing => withdraw(state, now, limits),
+        Step::Finishing => state.stopped(StopReason::Single, now, limits),
+        Step::Stopping => State { alive: false, ..state }.next(now, limits),
+        Step::Rerunning | Step::Unregistering | Step::Terminating => state.next(now, limits),
+        Step::Done => state,
+    }
+}
