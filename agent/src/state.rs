@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use common::forge::Job;
 use serde::{Deserialize, Serialize};
 
-/// What is on disk from the registration on.
+/// What is on disk from the first moment on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Remains {
@@ -65,7 +65,7 @@ impl StateDir {
         write().with_context(|| format!("writing {}", self.file().display()))
     }
 
-    /// The life has ended as intended.
+    /// Another life may begin here. Not on an instance: one that comes back after its end ends again.
     pub fn clear(&self) {
         if let Err(error) = fs::remove_file(self.file())
             && error.kind() != ErrorKind::NotFound

@@ -48,22 +48,23 @@ pub fn open(cloud: Option<CloudKind>) -> Result<Arc<dyn Host>> {
 /// The ways to power off, best first; found on the PATH, so that a container or a test has its own.
 const POWER_OFF: [&[&str]; 3] = [&["systemctl", "poweroff"], &["poweroff"], &["shutdown", "-h", "now"]];
 
+/// How long one of them may take: a service manager that hangs is no reason to stay.
+const PATIENCE: Duration = Duration::from_secs(15);
+
 /// Powers the machine off by the first way that works. Not `halt`, which stops the processor and keeps the bill running.
 async fn power_off() -> Result<()> {
     for command in POWER_OFF {
         let words = command.join(" ");
-        let ran = tokio::process::Command::new(command[0])
-            .args(&command[1..])
-            .stdin(Stdio::null())
-            .status()
-            .await;
-        match ran {
-            Ok(status) if status.success() => {
+        let mut program = tokio::process::Command::new(command[0]);
+        let ran = program.args(&command[1..]).stdin(Stdio::null()).status();
+        match tokio::time::timeout(PATIENCE, ran).await {
+            Ok(Ok(status)) if status.success() => {
                 tracing::info!("powering off: {words}");
                 return Ok(());
             }
-            Ok(status) => tracing::warn!("`{words}` failed: {status}"),
-            Err(error) => tracing::debug!("`{words}` cannot be run: {error}"),
+            Ok(Ok(status)) => tracing::warn!("`{words}` failed: {status}"),
+            Ok(Err(error)) => tracing::debug!("`{words}` cannot be run: {error}"),
+            Err(_) => tracing::warn!("`{words}` does not end"),
         }
     }
     Err(Failure::new(Class::Unexpected, "the machine cannot be powered off")

@@ -42,7 +42,10 @@ pub fn deadline(state: &State, limits: &Limits) -> Option<Time> {
         Step::Starting => after(limits.provisioning.duration().unwrap_or(ONLINE_AGAIN)),
         Step::Idle if state.advised => after(ADVISED_AGAIN),
         Step::Idle => limits.idle.duration().map(|idle| state.quiet.saturating_add(idle)),
-        Step::Busy => limits.job.duration().and_then(|limit| after(limit - EARLY.min(limit / EARLY_PART))),
+        Step::Busy => limits
+            .job
+            .duration()
+            .and_then(|limit| after(limit.saturating_sub(EARLY.min(limit / EARLY_PART)))),
         Step::Withdrawing | Step::Unregistering => after(FORGE),
         Step::Finishing => after(FINISH),
         Step::Stopping => after(grace(state) + KILL),
@@ -61,7 +64,7 @@ pub fn grace(state: &State) -> Duration {
 pub fn rerun_budget(state: &State) -> Duration {
     match &state.stop {
         Some(StopReason::Signal(_)) => SIGNAL_RERUN,
-        _ => left(state).map_or(RERUN, |left| RERUN.min(left - LEAVE.min(left / LEAVE_PART))),
+        _ => left(state).map_or(RERUN, |left| RERUN.min(left.saturating_sub(LEAVE.min(left / LEAVE_PART)))),
     }
 }
 

@@ -111,6 +111,8 @@ pub enum Event {
     Succeeded,
     /// It failed, for this reason.
     Failed(String),
+    /// It failed, and nothing of ours is in the forge: the name is another's.
+    Refused(String),
     /// The forge answered the deletion of the registration.
     Answered(Removal),
     /// The runner waits for jobs.

@@ -31,6 +31,10 @@ fn next_state(state: State, event: Event, now: Time, limits: &Limits) -> State {
         Event::JobEnded(name, success) => ended(state, &name, success, now, limits),
         Event::Succeeded => succeeded(state, now, limits),
         Event::Failed(why) => failed(state, why, now, limits),
+        Event::Refused(why) => {
+            let registered = state.registered && state.step != Step::Registering;
+            failed(State { registered, ..state }, why, now, limits)
+        }
         Event::Answered(removal) => answered(state, &removal, now, limits),
         Event::Deadline => expired(state, now, limits),
     }

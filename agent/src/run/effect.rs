@@ -2,20 +2,22 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use common::error::Report;
+use common::error::{Class, Report};
 use common::forge::{Declined, Enroll, Enrollment, Forge, Platform, Removal, Rerun, RerunOutcome};
-use common::spec::{Credential, RunnerSpec};
+use common::secret::Secret;
+use common::spec::RunnerSpec;
 
 use super::Agent;
 use crate::host::Host;
 use crate::lifecycle::{self, Event, Step};
 use crate::provision;
 use crate::runner::{Ready, Runner};
-use crate::supervise::Child;
+use crate::supervise::{self, Child, Output};
 
 /// A running action.
 pub type Effect = Pin<Box<dyn Future<Output = Finished> + Send>>;
@@ -24,8 +26,10 @@ pub type Effect = Pin<Box<dyn Future<Output = Finished> + Send>>;
 pub struct Finished {
     /// Of a registration.
     pub ready: Option<Ready>,
-    /// Of a stop: the runner, for its last lines.
-    pub stopped: Option<Child>,
+    /// Of a start.
+    pub child: Option<Child>,
+    /// Of a stop: the last lines of the runner, which tell how its job ended.
+    pub lines: Vec<String>,
     /// What happened.
     pub event: Event,
 }
@@ -48,20 +52,25 @@ pub async fn finish(effect: &mut Option<Effect>) -> Finished {
 }
 
 /// An action that is done already.
-pub fn at_once(event: Event) -> Effect {
+fn at_once(event: Event) -> Effect {
     Box::pin(std::future::ready(of(event)))
 }
 
-/// The event of an error, its hint included.
-pub fn failed(error: &anyhow::Error) -> Event {
+fn failed(error: &anyhow::Error) -> Event {
+    Event::Failed(words_of(error))
+}
+
+/// The whole chain, and the hint.
+fn words_of(error: &anyhow::Error) -> String {
     let hint = Report(error).hint().map(|hint| format!(" (hint: {hint})")).unwrap_or_default();
-    Event::Failed(format!("{error:#}{hint}"))
+    format!("{error:#}{hint}")
 }
 
 const fn of(event: Event) -> Finished {
     Finished {
         ready: None,
-        stopped: None,
+        child: None,
+        lines: Vec::new(),
         event,
     }
 }
@@ -80,17 +89,40 @@ pub fn terminate(host: Arc<dyn Host>) -> Effect {
     Box::pin(async move { result(host.terminate().await) })
 }
 
-/// Stops the runner, with all that it started.
-pub fn stop(child: Option<Child>, grace: Duration) -> Effect {
+/// Starts the runner; after an end that asks for it, once it has settled.
+pub fn start(ready: Option<Ready>, settle: Option<(Arc<dyn Runner>, ExitStatus)>) -> Effect {
     Box::pin(async move {
-        let mut stopped = child;
-        if let Some(child) = &mut stopped {
+        if let Some((runner, status)) = settle {
+            runner.settle(status).await;
+        }
+        let started = ready
+            .context("the runner is not configured")
+            .and_then(|ready| Child::start(&ready.command));
+        match started {
+            Ok(child) => Finished {
+                child: Some(child),
+                ..of(Event::Succeeded)
+            },
+            Err(error) => of(failed(&error)),
+        }
+    })
+}
+
+/// Stops the runner, or what an agent that was killed left of one, with all that it started.
+pub fn stop(child: Option<Child>, left: Option<(i32, u64)>, grace: Duration) -> Effect {
+    Box::pin(async move {
+        let mut lines = Vec::new();
+        if let Some(mut child) = child {
             child.stop(grace).await;
+            while let Output::Line(line) = child.next().await {
+                lines.push(line);
+            }
+        } else if let Some((pid, start)) = left {
+            supervise::kill_leftovers(pid, start).await;
         }
         Finished {
-            ready: None,
-            stopped,
-            event: Event::Succeeded,
+            lines,
+            ..of(Event::Succeeded)
         }
     })
 }
@@ -111,15 +143,16 @@ impl Agent {
         })
     }
 
-    pub(super) fn register(&self) -> Effect {
+    pub(super) fn register(&mut self) -> Effect {
         let (spec, forge, runner) = (Arc::clone(&self.spec), Arc::clone(&self.forge), Arc::clone(&self.runner));
+        let jit = self.jit.take();
         Box::pin(async move {
-            match register(&spec, forge.as_ref(), runner.as_ref()).await {
+            match register(&spec, jit, forge.as_ref(), runner.as_ref()).await {
                 Ok(ready) => Finished {
                     ready: Some(ready),
-                    stopped: None,
-                    event: Event::Succeeded,
+                    ..of(Event::Succeeded)
                 },
+                Err(error) if Report(&error).class() == Class::NameInUse => of(Event::Refused(words_of(&error))),
                 Err(error) => of(failed(&error)),
             }
         })
@@ -127,7 +160,7 @@ impl Agent {
 
     /// One question where the forge's refusal decides (idle), a few where it only has not noticed yet (a forced stop).
     pub(super) fn unregister(&self) -> Effect {
-        if let Credential::Jit(_) = self.spec.credential {
+        if self.single_use {
             // Nobody here may; the forge forgets a single-use runner by itself.
             return at_once(Event::Answered(Removal::Gone));
         }
@@ -192,33 +225,32 @@ fn words(outcome: &RerunOutcome) -> String {
     }
 }
 
-async fn register(spec: &RunnerSpec, forge: &dyn Forge, runner: &dyn Runner) -> Result<Ready> {
-    let enrollment = match &spec.credential {
-        Credential::Jit(config) => Enrollment::Jit {
-            id: 0,
-            config: config.clone(),
-        },
-        Credential::Token(_) => {
-            let request = Enroll {
-                name: spec.name.clone(),
-                labels: spec.options.labels.clone(),
-                single: spec.options.single,
-                platform: Platform::current(),
-            };
-            forge.enroll(&request).await.context("asking the forge for a registration")?
-        }
+async fn register(spec: &RunnerSpec, jit: Option<Secret>, forge: &dyn Forge, runner: &dyn Runner) -> Result<Ready> {
+    let enrollment = if let Some(config) = jit {
+        // The id is the launcher's to know: it registered the runner.
+        Enrollment::Jit { id: 0, config }
+    } else {
+        let request = Enroll {
+            name: spec.name.clone(),
+            labels: spec.options.labels.clone(),
+            single: spec.options.single,
+            platform: Platform::current(),
+        };
+        forge.enroll(&request).await.context("asking the forge for a registration")?
     };
     runner.configure(&enrollment).await
 }
 
-/// The registration is known by its id, or, when its answer was lost, by the runner's name.
+/// The registration is known by its id, or, when that was lost, by the runner's name; then only one that is not online can be ours.
 async fn unregister(forge: &dyn Forge, name: &str, id: Option<u64>) -> Result<Removal> {
     if let Some(id) = id {
         return forge.unregister(id).await;
     }
     let mut last = Removal::Gone;
     for runner in forge.runners(Some(name)).await? {
-        last = forge.unregister(runner.id).await?;
+        if !runner.online {
+            last = forge.unregister(runner.id).await?;
+        }
     }
     Ok(last)
 }

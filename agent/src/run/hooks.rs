@@ -1,24 +1,17 @@
 //! Wakes the loop when a job hook has left a word, without ever looking by the clock.
 
-use std::os::fd::{AsFd as _, AsRawFd, RawFd};
+use std::io;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::net::unix::pipe::Receiver;
 
-/// A watched directory.
-pub struct Watch(AsyncFd<Source>);
+/// At least one event with the longest name, in bytes. Source: inotify(7).
+const EVENTS: usize = 4096;
 
-/// tokio asks for the raw descriptor, which nix does not give.
-struct Source(Inotify);
-
-impl AsRawFd for Source {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
-}
+/// A watched directory. tokio reads an inotify descriptor as it reads a pipe.
+pub struct Watch(Receiver);
 
 impl Watch {
     /// Watches a directory, which is made if it is not there yet.
@@ -26,24 +19,54 @@ impl Watch {
         let open = || -> Result<Self> {
             std::fs::create_dir_all(dir)?;
             let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-            inotify.add_watch(dir, AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_CLOSE_WRITE)?;
-            Ok(Self(AsyncFd::with_interest(Source(inotify), Interest::READABLE)?))
+            inotify.add_watch(dir, AddWatchFlags::IN_MOVED_TO)?;
+            Ok(Self(Receiver::from_owned_fd_unchecked(inotify.into())?))
         };
         open().with_context(|| format!("watching {}", dir.display()))
     }
 
-    /// Waits until a file in it was written or renamed. Cancel-safe.
+    /// Waits until a file was renamed into it. Cancel-safe.
     pub async fn changed(&mut self) {
         loop {
-            let Ok(mut ready) = self.0.readable().await else {
+            if self.0.readable().await.is_err() {
                 return std::future::pending().await;
-            };
-            let read = ready.get_inner().0.read_events();
-            match read {
-                Ok(events) if !events.is_empty() => return,
-                // Nothing (more) to read: wait for the next change.
-                _ => ready.clear_ready(),
             }
+            // What happened is of no interest, only that it did.
+            match self.0.try_read(&mut [0; EVENTS]) {
+                Ok(_) => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    tracing::warn!("the job hooks are not watched any more: {error}");
+                    return std::future::pending().await;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::Watch;
+
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    #[tokio::test]
+    async fn each_word_wakes_once_and_an_unfinished_one_does_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let hooks = dir.path().join("hooks");
+        let mut watch = Watch::open(&hooks).unwrap();
+        for _ in 0..2 {
+            std::fs::write(hooks.join(".job.7"), "x").unwrap();
+            // Polled once, and not woken: nothing is there yet.
+            assert!(timeout(Duration::ZERO, watch.changed()).await.is_err());
+            std::fs::rename(hooks.join(".job.7"), hooks.join("job")).unwrap();
+            timeout(PATIENCE, watch.changed()).await.unwrap();
         }
     }
 }

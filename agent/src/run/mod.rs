@@ -5,6 +5,7 @@ mod hooks;
 mod report;
 mod signals;
 
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,9 +18,9 @@ use tokio::time::sleep_until;
 use crate::console::Console;
 use crate::host::Host;
 use crate::lifecycle::{self, Action, Event, Limits, State};
-use crate::runner::{self, Hook, Line, Ready, Runner};
+use crate::runner::{self, Exit, Hook, Line, Ready, Runner};
 use crate::state::{Remains, StateDir};
-use crate::supervise::{self, Child, Output};
+use crate::supervise::{Child, Output};
 use crate::user;
 use effect::{Effect, Finished};
 use hooks::Watch;
@@ -40,9 +41,15 @@ pub struct Agent {
     remains: Remains,
     /// What the running action will give.
     effect: Option<Effect>,
+    /// The single-use configuration, until it is used.
+    jit: Option<Secret>,
+    /// Whether there was one: then there is no token.
+    single_use: bool,
     ready: Option<Ready>,
+    /// The runner, from its start until it is stopped, even if it has ended.
     child: Option<Child>,
-    online: bool,
+    /// How it ended.
+    ended: Option<ExitStatus>,
 }
 
 /// What woke the loop.
@@ -56,21 +63,24 @@ enum Woken {
 
 impl Agent {
     /// Builds the parts that the spec asks for; nothing is done yet.
-    pub fn new(spec: RunnerSpec, dir: StateDir, console: Console, host: Arc<dyn Host>) -> Result<Self> {
-        let token = match &spec.credential {
-            Credential::Token(token) => token.clone(),
+    pub fn new(mut spec: RunnerSpec, dir: StateDir, console: Console, host: Arc<dyn Host>) -> Result<Self> {
+        // The spec is kept, the secret in it is not.
+        let held = std::mem::replace(&mut spec.credential, Credential::Token(Secret::default()));
+        let (token, jit) = match held {
+            Credential::Token(token) => (token, None),
             // It may do nothing but run one job; what needs a token is not asked for.
-            Credential::Jit(_) => Secret::default(),
+            Credential::Jit(config) => (Secret::default(), Some(config)),
         };
         let forge: Arc<dyn Forge> = forge::open(spec.forge, &spec.repo, &token)?.into();
         let user = user::job_user(&spec).context("preparing the user that jobs run as")?;
         let runner = runner::open(&spec, dir.path(), user, Arc::clone(&forge))?;
+        let single_use = jit.is_some();
         let limits = Limits {
             idle: spec.options.idle_timeout,
             job: spec.options.job_time_limit,
             provisioning: spec.options.provisioning_timeout,
-            single: spec.options.single || matches!(spec.credential, Credential::Jit(_)),
-            rerun: !spec.options.no_retry && matches!(spec.credential, Credential::Token(_)),
+            single: spec.options.single || single_use,
+            rerun: !spec.options.no_retry && !single_use,
         };
         Ok(Self {
             console,
@@ -83,9 +93,11 @@ impl Agent {
             state: State::first(),
             remains: Remains::default(),
             effect: None,
+            jit,
+            single_use,
             ready: None,
             child: None,
-            online: false,
+            ended: None,
             spec: Arc::new(spec),
         })
     }
@@ -97,14 +109,14 @@ impl Agent {
         let mut watchdog = Watchdog::from_environment();
         let host = Arc::clone(&self.host);
         let mut notice = host.next_interruption(false);
-        self.begin().await;
+        self.begin();
         while self.state.step != lifecycle::Step::Done {
             let deadline = lifecycle::deadline(&self.state, &self.limits).and_then(|at| self.began.checked_add(at));
+            // In no order: a runner or a job that never falls silent keeps nothing from being heard.
             let woken = tokio::select! {
-                biased;
                 signal = signals.next() => Woken::Event(Event::Signal(signal)),
                 finished = effect::finish(&mut self.effect) => Woken::Finished(Box::new(finished)),
-                output = next_output(&mut self.child) => Woken::Output(output),
+                output = next_output(&mut self.child), if self.ended.is_none() => Woken::Output(output),
                 () = hooks.changed() => Woken::Hook,
                 interruption = &mut notice => Woken::Event(Event::Notice(interruption)),
                 () = watchdog.due() => Woken::Watchdog,
@@ -118,56 +130,64 @@ impl Agent {
                     Box::pin(std::future::pending())
                 };
             }
-            self.wake(woken).await;
+            self.wake(woken);
         }
         let reason = self.state.stop.as_ref();
         Ok(reason.map_or(0, lifecycle::StopReason::exit_code))
     }
 
     /// Starts the first action: of a new life, or of the end of one that was cut off.
-    async fn begin(&mut self) {
-        if let Some(remains) = self.dir.remains() {
-            tracing::error!("an agent was killed here: ending what it left");
-            if let Some((pid, start)) = remains.process {
-                supervise::kill_leftovers(pid, start).await;
+    fn begin(&mut self) {
+        // A word that was left before is not of a job of ours, or of the last one of the agent that was killed.
+        let word = std::iter::from_fn(|| self.runner.read_hook()).last();
+        if let Some(mut remains) = self.dir.remains() {
+            match word {
+                Some(Hook::Started(job)) => remains.job = Some(job),
+                Some(Hook::Completed) => remains.job = None,
+                None => {}
             }
+            tracing::error!("an agent was killed here: ending what it left");
             self.state = State::crashed(remains.job.clone());
             self.remains = remains;
         }
+        // From now on, whoever starts after us knows that we were here.
+        self.save();
         self.report_begin();
         self.perform(self.state.step.action());
     }
 
-    async fn wake(&mut self, woken: Woken) {
+    fn wake(&mut self, woken: Woken) {
         match woken {
             Woken::Event(event) => self.handle(event),
             Woken::Hook => self.read_hooks(),
             Woken::Watchdog => {}
             Woken::Output(Output::Line(line)) => self.read_line(&line),
             Woken::Output(Output::Exited(status)) => {
-                let exit = self.runner.read_exit(status);
                 tracing::info!("the runner ended: {status}");
-                self.child = None;
+                self.ended = Some(status);
                 self.read_hooks();
-                self.handle(Event::Exited(exit));
+                self.handle(Event::Exited(self.runner.read_exit(status)));
             }
-            Woken::Finished(finished) => self.finished(*finished).await,
+            Woken::Finished(finished) => self.finished(*finished),
         }
     }
 
-    async fn finished(&mut self, finished: Finished) {
+    fn finished(&mut self, finished: Finished) {
         if let Some(ready) = finished.ready {
             self.remains.registration = Some(ready.id);
             self.ready = Some(ready);
             self.save();
         }
-        if let Some(mut stopped) = finished.stopped {
-            // Its last lines tell how the job ended.
-            while let Output::Line(line) = stopped.next().await {
-                self.read_line(&line);
-            }
-            self.read_hooks();
+        if let Some(child) = finished.child {
+            self.remains.process = Some((child.pid(), child.start_time()));
+            self.child = Some(child);
+            self.ended = None;
+            self.save();
         }
+        for line in finished.lines {
+            self.read_line(&line);
+        }
+        self.read_hooks();
         self.handle(finished.event);
     }
 
@@ -177,7 +197,11 @@ impl Agent {
             None => return,
             Some(Line::Listening) => Event::Listening,
             Some(Line::JobStarted(name)) => Event::JobStarted(name),
-            Some(Line::JobEnded { name, success }) => Event::JobEnded(name, success),
+            Some(Line::JobEnded { name, success }) => {
+                // The word of this job, not of the next, if it has not been read yet.
+                self.read_hooks();
+                Event::JobEnded(name, success)
+            }
             Some(Line::Deregistered) => Event::Deregistered,
         };
         self.handle(event);
@@ -214,10 +238,10 @@ impl Agent {
     fn perform(&mut self, action: Action) {
         self.effect = match action {
             Action::Wait | Action::Exit => None,
-            Action::Start => Some(self.start()),
+            Action::Start => Some(effect::start(self.ready.clone(), self.settling())),
             Action::Stop => {
-                let grace = lifecycle::grace(&self.state);
-                Some(effect::stop(self.child.take(), grace))
+                let left = self.remains.process.filter(|_| self.child.is_none());
+                Some(effect::stop(self.child.take(), left, lifecycle::grace(&self.state)))
             }
             Action::Provision => Some(self.provision()),
             Action::Install => Some(effect::install(Arc::clone(&self.runner))),
@@ -225,27 +249,18 @@ impl Agent {
             Action::Unregister => Some(self.unregister()),
             Action::Rerun => self.rerun(),
             Action::Terminate => {
-                self.dir.clear();
+                if self.spec.cloud.is_none() {
+                    self.dir.clear();
+                }
                 Some(effect::terminate(Arc::clone(&self.host)))
             }
         };
     }
 
-    fn start(&mut self) -> Effect {
-        let started = match &self.ready {
-            Some(ready) => Child::start(&ready.command),
-            None => Err(anyhow::anyhow!("the runner is not configured")),
-        };
-        let event = match started {
-            Ok(child) => {
-                self.remains.process = Some((child.pid(), child.start_time()));
-                self.child = Some(child);
-                self.save();
-                Event::Succeeded
-            }
-            Err(error) => effect::failed(&error),
-        };
-        effect::at_once(event)
+    /// The runner's end, if it must settle before it is started again.
+    fn settling(&self) -> Option<(Arc<dyn Runner>, ExitStatus)> {
+        let status = self.ended.filter(|status| self.runner.read_exit(*status) == Exit::Restart)?;
+        Some((Arc::clone(&self.runner), status))
     }
 
     /// The crash rule: what an agent that starts after a kill -9 must know is on disk.

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use common::error::{Class, Failure};
 use common::phase::State as Phase;
 use common::status::{self, Status};
 use sd_notify::NotifyState;
@@ -25,13 +24,17 @@ const fn phase(step: Step) -> Option<&'static str> {
 impl Agent {
     /// The first step has no one before it.
     pub(super) fn report_begin(&self) {
+        if self.state.stop.is_some() {
+            // Already at the end: from here on the service manager watches whether it gets there.
+            notify(&[NotifyState::Ready]);
+        }
         if let Some(name) = phase(self.state.step) {
             self.console.phase(name, Phase::Begin, "");
         }
     }
 
     /// Tells what changed; `ended` is how a job ended, if one did.
-    pub(super) fn report(&mut self, before: &State, ended: Option<bool>) {
+    pub(super) fn report(&self, before: &State, ended: Option<bool>) {
         if before.job.is_none() && self.state.job.is_some() {
             let ids = self.state.job.as_ref().and_then(|job| job.ids.as_ref());
             status::emit(&Status::JobStarted(ids), &self.spec.repo);
@@ -46,7 +49,7 @@ impl Agent {
         }
         tracing::debug!("{:?} → {:?}", before.step, self.state.step);
         self.report_phase(before);
-        if !self.online && matches!(self.state.step, Step::Idle | Step::Busy) {
+        if self.state.online && !before.online {
             self.report_online();
         }
         if self.state.step == Step::Terminating {
@@ -56,7 +59,7 @@ impl Agent {
     }
 
     fn report_phase(&self, before: &State) {
-        if self.online {
+        if before.online {
             return;
         }
         if let Some(name) = phase(before.step) {
@@ -70,8 +73,7 @@ impl Agent {
         }
     }
 
-    fn report_online(&mut self) {
-        self.online = true;
+    fn report_online(&self) {
         if let Err(error) = self.dir.mark_online() {
             // Then the boot deadline ends this machine, which is bad, but not silent.
             tracing::error!("{error:#}");
@@ -81,9 +83,13 @@ impl Agent {
     }
 
     fn report_end(&self) {
+        if let Some(job) = &self.state.job {
+            let job = job.ids.as_ref();
+            status::emit(&Status::JobEnded { job, success: false }, &self.spec.repo);
+        }
         let reason = self.state.stop.as_ref().map(ToString::to_string).unwrap_or_default();
         if self.state.stop.as_ref().is_some_and(|stop| stop.exit_code() != 0) {
-            tracing::error!("{:#}", anyhow::Error::new(Failure::new(Class::Unexpected, reason.clone())));
+            tracing::error!("{reason}");
         }
         status::emit(&Status::Terminated { reason: &reason }, &self.spec.repo);
         notify(&[NotifyState::Stopping]);

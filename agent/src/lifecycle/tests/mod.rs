@@ -1,12 +1,12 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod properties;
 mod table;
 
 use std::time::Duration;
 
 use common::forge::{Job, Removal};
 use common::timeout::Timeout;
-use proptest::prelude::*;
 
 use super::{Action, Event, Limits, Running, State, Step, StopReason, deadline, grace, rerun_budget, transition};
 use crate::host::Interruption;
@@ -50,7 +50,7 @@ fn ids() -> Job {
 fn notice(advice: bool) -> Event {
     Event::Notice(Interruption {
         reason: "spot instance-action terminate".into(),
-        left: Duration::from_secs(120),
+        left: Duration::from_mins(2),
         advice,
     })
 }
@@ -59,6 +59,7 @@ fn events() -> Vec<(&'static str, Event)> {
     vec![
         ("its action succeeds", Event::Succeeded),
         ("its action fails", Event::Failed("why".into())),
+        ("its registration is refused", Event::Refused("why".into())),
         ("its deadline comes", Event::Deadline),
         ("forge: removed", Event::Answered(Removal::Removed)),
         ("forge: was gone", Event::Answered(Removal::Gone)),
@@ -88,14 +89,14 @@ fn usual(step: Step) -> State {
     let stopping = at >= 8;
     State {
         step,
-        since: Duration::from_secs(60),
-        stop: stopping.then(|| StopReason::Interrupted("spot".into(), Duration::from_secs(180))),
+        since: Duration::from_mins(1),
+        stop: stopping.then(|| StopReason::Interrupted("spot".into(), Duration::from_mins(3))),
         reruns: stopping,
         registered: (2..=10).contains(&at),
         alive: (3..=8).contains(&at),
         job: (step == Step::Busy || stopping).then_some(busy),
         online: at >= 4,
-        quiet: Duration::from_secs(60),
+        quiet: Duration::from_mins(1),
         ..State::first()
     }
 }
@@ -211,15 +212,44 @@ fn a_runner_that_keeps_failing_is_given_up() {
     assert_eq!(state.stop.unwrap().exit_code(), 1);
 }
 
+fn busy_for(limits: &Limits) -> Duration {
+    let state = usual(Step::Busy);
+    deadline(&state, limits).unwrap().checked_sub(state.since).unwrap()
+}
+
+#[test]
+fn the_unit_lets_a_stop_take_as_long_as_it_may() {
+    let unit = include_str!("../../../systemd/cml-agent.service");
+    let allowed: Timeout = unit
+        .split_once("\nTimeoutStopSec=")
+        .unwrap()
+        .1
+        .lines()
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
+    let longest: Duration = [Step::Stopping, Step::Rerunning, Step::Unregistering, Step::Terminating]
+        .map(|step| State {
+            since: Duration::ZERO,
+            stop: Some(StopReason::Signal(15)),
+            ..usual(step)
+        })
+        .iter()
+        .filter_map(|state| deadline(state, &limits()))
+        .sum();
+    assert!(allowed.duration().unwrap() >= longest, "{allowed}, but a stop takes {longest:?}");
+}
+
 #[test]
 fn a_job_is_interrupted_some_time_before_its_limit() {
-    let long = deadline(&usual(Step::Busy), &limits()).unwrap() - usual(Step::Busy).since;
-    assert_eq!(long, Duration::from_secs(72 * 3600 - 300));
+    let long = busy_for(&limits());
+    assert_eq!(long, Duration::from_mins(72 * 60 - 5));
     let short = Limits {
         job: Timeout::secs(20),
         ..limits()
     };
-    let short = deadline(&usual(Step::Busy), &short).unwrap() - usual(Step::Busy).since;
+    let short = busy_for(&short);
     assert_eq!(short, Duration::from_secs(19));
 }
 
@@ -315,62 +345,5 @@ fn the_ids_of_a_job_come_before_its_line_or_after_it() {
         let (state, actions) = follow(usual(Step::Idle), &events, &limits());
         assert_eq!(state.job, usual(Step::Busy).job);
         assert_eq!(actions, [Action::Wait]);
-    }
-}
-
-fn any_event() -> impl Strategy<Value = Event> {
-    let all: Vec<Event> = events().into_iter().map(|(_, event)| event).collect();
-    proptest::sample::select(all)
-}
-
-fn any_limits() -> impl Strategy<Value = Limits> {
-    (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(single, rerun, forever)| Limits {
-        single,
-        rerun,
-        idle: if forever { Timeout::Never } else { Timeout::secs(300) },
-        ..limits()
-    })
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
-
-    #[test]
-    fn whatever_happens_it_ends_and_ends_once(list in proptest::collection::vec(any_event(), 0..60), limits in any_limits()) {
-        let mut state = State::first();
-        let mut now = Duration::ZERO;
-        let (mut reruns, mut terminates, mut rank) = (0, 0, None);
-        let signal = [Event::Signal(15)];
-        let deadlines = std::iter::repeat_n(Event::Deadline, 12);
-        for event in list.into_iter().chain(signal).chain(deadlines) {
-            now += Duration::from_secs(1);
-            let was = state.clone();
-            let idle = event == Event::Deadline && was.step == Step::Idle;
-            let (next, action) = transition(was.clone(), event, now, &limits);
-            reruns += usize::from(action == Some(Action::Rerun));
-            let known = next.job.as_ref().is_some_and(|job| job.ids.is_some());
-            let because = next.reruns && next.stop.as_ref().is_some_and(StopReason::reruns);
-            prop_assert!(action != Some(Action::Rerun) || (known && because), "only a job, only for a cause");
-            terminates += usize::from(action == Some(Action::Terminate));
-            prop_assert!(!idle || next.step == Step::Withdrawing, "an idle timeout asks the forge first");
-            prop_assert!(was.step != Step::Done || next == was, "the end is the end");
-            prop_assert!(deadline(&next, &limits).is_some() || matches!(next.step, Step::Idle | Step::Busy | Step::Done));
-            let new = next.stop.as_ref().map(StopReason::rank);
-            prop_assert!(new >= rank, "the reason never falls");
-            rank = new;
-            state = next;
-        }
-        prop_assert_eq!(state.step, Step::Done);
-        prop_assert_eq!(terminates, 1);
-        prop_assert!(reruns <= 1 && (limits.rerun || reruns == 0));
-    }
-
-    #[test]
-    fn no_idle_timeout_stops_a_busy_runner(list in proptest::collection::vec(any_event(), 0..30)) {
-        let (state, _) = follow(usual(Step::Idle), &list, &limits());
-        if state.step == Step::Busy {
-            let (next, _) = transition(state, Event::Deadline, Duration::from_secs(1000), &limits());
-            prop_assert!(matches!(next.stop, Some(StopReason::TimeLimit(_))));
-        }
     }
 }
