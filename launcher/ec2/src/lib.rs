@@ -1,1 +1,206 @@
-//! Being built.
+//! The EC2 calls that the launcher makes, in types of our own: the only crate that compiles aws-sdk-ec2.
+
+mod convert;
+mod error;
+mod launch;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{AppName, BehaviorVersion, Region};
+use aws_sdk_ec2::types::Filter;
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use std::time::Duration;
+
+pub use error::{Error, Kind};
+pub use launch::{Launch, Market};
+
+/// What a call gives.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// How often a throttled or broken call is tried; the SDK waits in between, longer each time.
+const TRIES: u32 = 6;
+/// The longest wait between two tries.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// One try.
+const ATTEMPT: Duration = Duration::from_secs(30);
+/// One connection.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// A client for one region.
+pub struct Client {
+    sdk: aws_sdk_ec2::Client,
+}
+
+/// A machine image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Image {
+    /// `ami-…`
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its processor, in EC2's words: `x86_64`, `arm64`.
+    pub arch: String,
+    /// The device of its root volume.
+    pub root_device: String,
+    /// The least size of its root volume, in GiB.
+    pub root_gib: i32,
+    /// RFC 3339 in UTC: the order of these texts is that of time.
+    pub created: String,
+}
+
+/// A subnet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subnet {
+    /// `subnet-…`
+    pub id: String,
+    /// Its availability zone.
+    pub zone: String,
+    /// `vpc-…`
+    pub vpc: String,
+}
+
+/// An instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// `i-…`
+    pub id: String,
+    /// Public address, else private.
+    pub ip: Option<String>,
+    /// Native type.
+    pub kind: String,
+    /// Availability zone.
+    pub zone: Option<String>,
+    /// `ami-…`
+    pub image: String,
+    /// Whether it is a spot instance.
+    pub spot: bool,
+    /// RFC 3339.
+    pub launched_at: String,
+    /// `pending`, `running`, …
+    pub state: String,
+    /// Why it is in that state, where EC2 says so.
+    pub reason: Option<String>,
+}
+
+impl Client {
+    /// Finds credentials as every AWS tool does: environment, profile, web identity, container, metadata service. Asks nothing of EC2 yet.
+    pub async fn connect(region: &str) -> Self {
+        let http = aws_smithy_http_client::Builder::new()
+            .tls_provider(Provider::Rustls(CryptoMode::Ring))
+            .build_https();
+        let retry = RetryConfig::standard().with_max_attempts(TRIES).with_max_backoff(LONGEST_WAIT);
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT)
+            .operation_attempt_timeout(ATTEMPT)
+            .build();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .http_client(http)
+            .region(Region::new(region.to_owned()))
+            .retry_config(retry)
+            .timeout_config(timeouts);
+        if let Ok(name) = AppName::new("cml") {
+            loader = loader.app_name(name);
+        }
+        Self {
+            sdk: aws_sdk_ec2::Client::new(&loader.load().await),
+        }
+    }
+
+    /// The image of this id.
+    pub async fn image(&self, id: &str) -> Result<Option<Image>> {
+        let answer = self.sdk.describe_images().image_ids(id).send().await.map_err(Error::of)?;
+        Ok(answer.images().first().map(convert::image))
+    }
+
+    /// An owner's available images whose name has this form, for a processor.
+    pub async fn images(&self, owner: &str, pattern: &str, arch: &str) -> Result<Vec<Image>> {
+        let filters = [
+            ("name", pattern),
+            ("architecture", arch),
+            ("state", "available"),
+            ("root-device-type", "ebs"),
+        ];
+        let request = self
+            .sdk
+            .describe_images()
+            .owners(owner)
+            .set_filters(Some(filters.map(filter).into()));
+        let answer = request.send().await.map_err(Error::of)?;
+        Ok(answer.images().iter().map(convert::image).collect())
+    }
+
+    /// The subnet of this id.
+    pub async fn subnet(&self, id: &str) -> Result<Option<Subnet>> {
+        let answer = self.sdk.describe_subnets().subnet_ids(id).send().await.map_err(Error::of)?;
+        Ok(answer.subnets().first().map(convert::subnet))
+    }
+
+    /// The default VPC's own subnets: one a zone.
+    pub async fn default_subnets(&self) -> Result<Vec<Subnet>> {
+        let filters = [("default-for-az", "true"), ("state", "available")];
+        let request = self.sdk.describe_subnets().set_filters(Some(filters.map(filter).into()));
+        let answer = request.send().await.map_err(Error::of)?;
+        Ok(answer.subnets().iter().map(convert::subnet).collect())
+    }
+
+    /// The ids of the security groups of this id, or of this name in a VPC.
+    pub async fn groups(&self, id_or_name: &str, vpc: &str) -> Result<Vec<String>> {
+        let request = self.sdk.describe_security_groups();
+        let request = if id_or_name.starts_with("sg-") {
+            request.group_ids(id_or_name)
+        } else {
+            request.filters(filter(("group-name", id_or_name))).filters(filter(("vpc-id", vpc)))
+        };
+        let answer = request.send().await.map_err(Error::of)?;
+        Ok(answer
+            .security_groups()
+            .iter()
+            .filter_map(|group| group.group_id().map(str::to_owned))
+            .collect())
+    }
+
+    /// Asks for one instance. A repeated try of the same call is the same launch to EC2, by its client token.
+    pub async fn launch(&self, launch: &Launch) -> Result<Instance> {
+        let answer = launch.request(&self.sdk).send().await.map_err(Error::of)?;
+        let instance = answer.instances().first().map(convert::instance);
+        instance.ok_or_else(|| Error::unreadable("RunInstances gave no instance"))
+    }
+
+    /// Every instance with this tag that is not long gone.
+    pub async fn tagged(&self, key: &str, value: &str) -> Result<Vec<Instance>> {
+        let tag = format!("tag:{key}");
+        let request = self.sdk.describe_instances().filters(filter((&tag, value)));
+        let answer = request.send().await.map_err(Error::of)?;
+        Ok(answer
+            .reservations()
+            .iter()
+            .flat_map(aws_sdk_ec2::types::Reservation::instances)
+            .map(convert::instance)
+            .collect())
+    }
+
+    /// Destroys an instance; one that is gone already is destroyed.
+    pub async fn terminate(&self, id: &str) -> Result<()> {
+        self.sdk
+            .terminate_instances()
+            .instance_ids(id)
+            .send()
+            .await
+            .map(drop)
+            .map_err(Error::of)
+    }
+
+    /// What the instance wrote on its console: the newest that EC2 has, where the type allows to ask for it.
+    pub async fn console(&self, id: &str) -> Result<String> {
+        let ask = |latest| self.sdk.get_console_output().instance_id(id).set_latest(latest).send();
+        let answer = match ask(Some(true)).await.map_err(Error::of) {
+            Err(error) if error.kind() == Kind::Invalid => ask(None).await.map_err(Error::of)?,
+            answer => answer?,
+        };
+        Ok(convert::console(answer.output().unwrap_or_default()))
+    }
+}
+
+fn filter((name, value): (&str, &str)) -> Filter {
+    Filter::builder().name(name).values(value).build()
+}

@@ -1,9 +1,13 @@
 //! A cloud seen from outside: makes an instance, finds it, destroys it.
 
+#[cfg(feature = "aws")]
+mod aws;
+
 use std::collections::BTreeMap;
 
 use anyhow::Result;
 use async_trait::async_trait;
+use common::error::{Class, Failure};
 use common::spec::CloudKind;
 use serde::Serialize;
 
@@ -72,12 +76,26 @@ pub struct Instance {
 impl Instance {
     /// Whether it neither runs nor will run.
     pub fn is_gone(&self) -> bool {
-        ["shutting-down", "terminated", "stopping", "stopped"].iter().any(|state| self.state.starts_with(state))
+        ["shutting-down", "terminated", "stopping", "stopped"]
+            .iter()
+            .any(|state| self.state.starts_with(state))
     }
 }
 
 /// Opens the client of a cloud.
 pub async fn open(kind: CloudKind, options: &CloudOptions) -> Result<Box<dyn Cloud>> {
-    let _ = (kind, options);
-    anyhow::bail!("being built")
+    match kind {
+        #[cfg(feature = "aws")]
+        CloudKind::Aws => Ok(Box::new(Box::pin(aws::Aws::open(options)).await?)),
+        #[cfg(not(feature = "aws"))]
+        CloudKind::Aws => Err(refuse(kind, options)),
+        CloudKind::Azure | CloudKind::Gcp | CloudKind::Kubernetes => Err(refuse(kind, options)),
+    }
+}
+
+fn refuse(kind: CloudKind, _: &CloudOptions) -> anyhow::Error {
+    let supported = if cfg!(feature = "aws") { "aws" } else { "none in this build" };
+    Failure::new(Class::Usage, format!("`--cloud={kind}` is not supported yet"))
+        .hint(format!("supported: {supported}"))
+        .into()
 }
