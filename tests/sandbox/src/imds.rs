@@ -1,4 +1,4 @@
-//! The metadata service of one instance: IMDSv2.
+//! The metadata service of one instance, version 2.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;

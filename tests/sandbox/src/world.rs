@@ -124,6 +124,7 @@ impl World {
     pub fn env(&self) -> Vec<(String, String)> {
         let mut env = self.cloud_env();
         env.push(("CML_RUNNER_REPO".into(), self.github.repo_url()));
+        env.push(("CML_RUNNER_DRIVER".into(), "github".into()));
         env
     }
 

@@ -77,9 +77,9 @@ fn act(ec2: &Ec2, action: &str, form: &Form, region: &str) -> Result<String, Ref
         "GetConsoleOutput" => run::console(ec2, form),
         "DescribeImages" => offers::images(form),
         "DescribeSubnets" => offers::subnets(form, region),
-        "DescribeVpcs" => offers::vpcs(form),
+        "DescribeVpcs" => Ok(offers::vpcs(form)),
         "DescribeSecurityGroups" => offers::groups(form),
-        "DescribeInstanceTypeOfferings" => offers::types(form, region),
+        "DescribeInstanceTypeOfferings" => Ok(offers::types(form, region)),
         _ => Err(Refusal(
             400,
             "InvalidAction",

@@ -191,16 +191,16 @@ pub fn subnets(form: &Form, region: &str) -> Result<String, Refusal> {
     Ok(items("subnetSet", ZONES.iter().filter(wanted).map(describe)))
 }
 
-pub fn vpcs(form: &Form) -> Result<String, Refusal> {
+pub fn vpcs(form: &Form) -> String {
     if !passes(form, "is-default", "true") || !passes(form, "isDefault", "true") {
-        return Ok(items("vpcSet", []));
+        return items("vpcSet", []);
     }
     let vpc = text("vpcId", VPC)
         + &text("ownerId", ACCOUNT)
         + &text("state", "available")
         + &text("cidrBlock", "172.31.0.0/16")
         + &text("isDefault", "true");
-    Ok(items("vpcSet", [vpc]))
+    items("vpcSet", [vpc])
 }
 
 /// Whether there is a group of this id.
@@ -228,7 +228,7 @@ pub fn groups(form: &Form) -> Result<String, Refusal> {
     Ok(items("securityGroupInfo", found.then_some(group)))
 }
 
-pub fn types(form: &Form, region: &str) -> Result<String, Refusal> {
+pub fn types(form: &Form, region: &str) -> String {
     let kinds = filters(form).get("instance-type").cloned().unwrap_or_default();
     let by_zone = form.get("LocationType").is_some_and(|location| location == "availability-zone");
     let places: Vec<String> = if by_zone {
@@ -242,5 +242,5 @@ pub fn types(form: &Form, region: &str) -> Result<String, Refusal> {
             .iter()
             .map(move |place| text("instanceType", kind) + &text("locationType", kind_of) + &text("location", place))
     });
-    Ok(items("instanceTypeOfferingSet", offers))
+    items("instanceTypeOfferingSet", offers)
 }

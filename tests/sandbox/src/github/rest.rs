@@ -41,9 +41,7 @@ pub fn routes() -> Router<GitHub> {
         .route("/jobs/{job}/rerun", post(rerun_job));
     Router::new()
         .nest("/repos/{owner}/{repo}/actions/runners", runners.clone())
-        .route("/repos/{owner}/{repo}/actions/runners", get(list))
         .nest("/orgs/{owner}/actions/runners", runners)
-        .route("/orgs/{owner}/actions/runners", get(list))
         .nest("/repos/{owner}/{repo}/actions", runs)
 }
 

@@ -59,7 +59,7 @@ pub fn boot(dir: &Path) -> String {
 }
 
 /// A command in namespaces of its own. Everything in them dies with it, and it dies with us.
-pub fn namespaces(dir: &Path, shared: &Path, run: &str) -> Result<Command> {
+pub fn namespaces(dir: &Path, shared: &Path, run: &str) -> Command {
     // The directory of our programs may be on another file system, which the view of `/` does not show.
     let programs = std::env::current_exe()
         .ok()
@@ -88,7 +88,7 @@ pub fn namespaces(dir: &Path, shared: &Path, run: &str) -> Result<Command> {
     }
     command.args(["sh", "-e", "-c", VIEW, "sh"]).arg(dir).arg(shared).arg(run);
     command.arg(programs.as_deref().unwrap_or(Path::new("")));
-    Ok(command)
+    command
 }
 
 /// A command whose files are in a directory of its own.

@@ -7,7 +7,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -38,8 +38,8 @@ impl Isolation {
         let Ok(dir) = tempfile::tempdir() else {
             return Self::PrivateRoot;
         };
-        let probe = init::namespaces(dir.path(), dir.path(), "true");
-        let worked = probe.and_then(|mut command| Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?));
+        let mut probe = init::namespaces(dir.path(), dir.path(), "true");
+        let worked = probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
         if worked.is_ok_and(|status| status.success()) {
             Self::Namespaces
         } else {
@@ -80,7 +80,7 @@ pub struct Machine {
     line: String,
 }
 
-/// Base64, gzip or not, as RunInstances takes it.
+/// Base64, gzip or not, as `RunInstances` takes it.
 pub fn user_data(encoded: &str) -> Result<String> {
     let bytes = STANDARD.decode(encoded).context("the user data is not base64")?;
     let mut text = String::new();
@@ -108,7 +108,7 @@ impl Machine {
         fs::write(&script, &boot.user_data)?;
         fs::set_permissions(&script, fs::Permissions::from_mode(0o700))?;
         let mut command = match boot.isolation {
-            Isolation::Namespaces => init::namespaces(dir, world(dir), &init::boot(dir))?,
+            Isolation::Namespaces => init::namespaces(dir, world(dir), &init::boot(dir)),
             Isolation::PrivateRoot => init::private_root(dir)?,
         };
         command

@@ -1,0 +1,183 @@
+//! `cml-sandbox demo`: two launches from beginning to end, each step of which must be seen.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sandbox::events::{Event, Events};
+use sandbox::github::{JobSpec, RunId, Workflow};
+use sandbox::world::{Options, World};
+
+use super::show::{Place, follow};
+
+/// How long a step may take before the demo gives up: many times what it takes.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// What EC2 leaves a spot machine is two minutes.
+const NOTICE: Duration = Duration::from_secs(20);
+
+/// Runs both; ends well only if every step was seen and nothing is left.
+pub async fn run() -> Result<ExitCode> {
+    let mut all = true;
+    all &= whole_life().await?;
+    all &= lost_machine().await?;
+    Place::Stdout.line(if all {
+        "\nevery step was seen, and nothing is left"
+    } else {
+        "\nnot every step was seen"
+    });
+    Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A scene with its checklist.
+struct Scene {
+    world: World,
+    checks: Vec<(String, bool)>,
+}
+
+impl Scene {
+    async fn open(title: &str) -> Result<Self> {
+        let world = World::start(Options::default()).await?;
+        Place::Stdout.line(&format!("\n== {title}\n   {}\n", world.isolation().describe()));
+        Ok(Self { world, checks: Vec::new() })
+    }
+
+    /// Waits for a step.
+    async fn step(&mut self, name: &str, wanted: impl Fn(&Event, &Events) -> bool) {
+        let events = self.world.events.clone();
+        let patience = if self.checks.iter().all(|(_, seen)| *seen) {
+            PATIENCE
+        } else {
+            Duration::ZERO
+        };
+        let seen = events.wait(patience, |event| wanted(event, &events)).await.is_some();
+        self.checks.push((name.into(), seen));
+    }
+
+    async fn close(mut self) -> bool {
+        let leftovers = self.world.close().await;
+        self.checks.push((
+            "nothing is left: no instance, no registration, no process".into(),
+            leftovers.is_empty(),
+        ));
+        Place::Stdout.line("");
+        let coloured = Place::Stdout.has_colours();
+        for (name, seen) in &self.checks {
+            let (mark, colour) = if *seen { ("✓", 32) } else { ("✗", 31) };
+            let mark = if coloured {
+                format!("\u{1b}[{colour}m{mark}\u{1b}[0m")
+            } else {
+                mark.to_owned()
+            };
+            Place::Stdout.line(&format!("   {mark} {name}"));
+        }
+        if !leftovers.is_empty() {
+            Place::Stdout.line(&format!("   left: {leftovers:?}"));
+        }
+        self.checks.iter().all(|(_, seen)| *seen)
+    }
+
+    fn start(&self, launch: &str, script: &str) -> RunId {
+        let job = |key: &str, labels: &[&str], needs: &[&str], script: &str| JobSpec {
+            key: key.into(),
+            name: key.into(),
+            needs: needs.iter().map(|need| (*need).to_owned()).collect(),
+            labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+            script: script.into(),
+            env: Vec::new(),
+            timeout: None,
+        };
+        let jobs = vec![
+            job("launch", &["ubuntu-latest"], &[], launch),
+            job("train", &["self-hosted", "gpu"], &["launch"], script),
+        ];
+        self.world.github.start_run(Workflow { name: "ci".into(), jobs })
+    }
+}
+
+async fn whole_life() -> Result<bool> {
+    let mut scene = Scene::open("one instance lives its whole life").await?;
+    let timeline = follow(scene.world.events.clone(), Place::Stdout);
+    let startup = STANDARD.encode("#!/bin/bash\necho installing what the job needs\ntouch /opt/prepared\n");
+    let launch = format!(
+        "cml runner --cloud=aws --cloud-gpu=t4 --labels=gpu --idle-timeout=2s --provisioning-timeout=60s --cloud-startup-script={startup}"
+    );
+    scene.start(&launch, "test -e /opt/prepared; sleep 1; echo trained");
+    scene.step("launched on EC2", |event, _| event.what == "instance-launched").await;
+    scene
+        .step("the start-up script ran on it", |event, _| {
+            event.what == "console" && event.detail.contains("installing what the job needs")
+        })
+        .await;
+    scene.step("its runner came online", |event, _| event.what == "runner-online").await;
+    scene
+        .step("the launcher said so", |event, _| {
+            event.what == "job-completed" && event.subject == "launch" && event.detail == "success"
+        })
+        .await;
+    scene
+        .step("its job succeeded", |event, _| {
+            event.what == "job-completed" && event.subject == "train" && event.detail == "success"
+        })
+        .await;
+    scene
+        .step("idle, it took its leave of GitHub", |event, _| event.what == "runner-removed")
+        .await;
+    scene.step("and is gone", |event, _| event.what == "instance-terminated").await;
+    let seen = scene.close().await;
+    timeline.abort();
+    Ok(seen)
+}
+
+async fn lost_machine() -> Result<bool> {
+    let mut scene = Scene::open("a spot machine is lost in the middle of a job").await?;
+    let timeline = follow(scene.world.events.clone(), Place::Stdout);
+    let gate = scene.world.dir().join("second-machine");
+    let launch = "cml runner --cloud=aws --cloud-spot --labels=gpu --idle-timeout=2s --provisioning-timeout=60s";
+    let script = format!(
+        "[ \"$GITHUB_RUN_ATTEMPT\" != 1 ] || while [ ! -e '{}' ]; do sleep 0.1; done; echo trained",
+        gate.display()
+    );
+    let run = scene.start(launch, &script);
+    scene
+        .step("a spot machine was launched", |event, _| event.what == "instance-launched")
+        .await;
+    scene
+        .step("its job began", |event, _| event.what == "job-started" && event.subject == "train")
+        .await;
+    if let Some(first) = scene.world.ec2.instances().first() {
+        scene.world.ec2.spot_notice(&first.id, NOTICE);
+    }
+    scene
+        .step("EC2 took it back in the middle of the job", |event, _| event.what == "spot-notice")
+        .await;
+    scene
+        .step("the agent stopped the job at once", |event, _| {
+            event.what == "job-completed" && event.subject == "train" && event.detail == "failure"
+        })
+        .await;
+    scene
+        .step("it asked GitHub to run it again, with its launch job", |event, _| {
+            event.what == "run-rerun" && event.subject.contains("launch")
+        })
+        .await;
+    scene
+        .step("a new machine was launched", |_, events| events.count("instance-launched") >= 2)
+        .await;
+    let world_github = scene.world.github.clone();
+    scene
+        .step("the job succeeded on it", move |event, _| {
+            event.what == "run-completed"
+                && world_github
+                    .run(run)
+                    .is_some_and(|run| run.conclusion.as_deref() == Some("success"))
+        })
+        .await;
+    scene
+        .step("both machines are gone", |_, events| events.count("instance-terminated") >= 2)
+        .await;
+    let seen = scene.close().await;
+    timeline.abort();
+    Ok(seen)
+}
