@@ -93,8 +93,8 @@ impl Events {
                 let more = self.0.more.notified();
                 tokio::pin!(more);
                 more.as_mut().enable();
-                let found = self.log().iter().find(|event| wanted(event)).cloned();
-                if let Some(event) = found {
+                // The log is not locked meanwhile: `wanted` may look at it too.
+                if let Some(event) = self.all().into_iter().find(|event| wanted(event)) {
                     return event;
                 }
                 more.await;

@@ -87,6 +87,7 @@ pub async fn serve(metadata: Metadata) -> Result<Service> {
     let app = Router::new()
         .route("/latest/api/token", put(token))
         .route("/latest/meta-data/{*path}", get(value))
+        .route("/latest/dynamic/instance-identity/document", get(identity))
         .route("/latest/user-data", get(user_data))
         .with_state(metadata);
     let task = tokio::spawn(async move {
@@ -95,6 +96,8 @@ pub async fn serve(metadata: Metadata) -> Result<Service> {
     Ok(Service { url, task })
 }
 
+/// The address of every instance: they share this machine's network.
+const PRIVATE_IP: &str = "172.31.0.10";
 /// One token is as good as another here; that there must be one is what matters.
 const TOKEN: &str = "sandbox-session-token";
 /// The longest life that may be asked for, in seconds.
@@ -131,7 +134,27 @@ async fn user_data(State(metadata): State<Metadata>, headers: HeaderMap) -> (Sta
     (StatusCode::OK, metadata.known(|known| known.user_data.clone()))
 }
 
+async fn identity(State(metadata): State<Metadata>, headers: HeaderMap) -> (StatusCode, String) {
+    if !is_allowed(&headers) {
+        return (StatusCode::UNAUTHORIZED, String::new());
+    }
+    (StatusCode::OK, metadata.known(|known| known.identity().to_string()))
+}
+
 impl Known {
+    fn identity(&self) -> serde_json::Value {
+        json!({
+            "accountId": "123456789012",
+            "availabilityZone": self.zone,
+            "imageId": self.image,
+            "instanceId": self.id,
+            "instanceType": self.kind,
+            "privateIp": PRIVATE_IP,
+            "region": self.value("placement/region"),
+            "version": "2017-09-30",
+        })
+    }
+
     fn value(&self, path: &str) -> Option<String> {
         let time = |at: SystemTime| Timestamp::try_from(at).map(|at| format!("{at:.0}")).unwrap_or_default();
         match path {
@@ -140,7 +163,7 @@ impl Known {
             "ami-id" => Some(self.image.clone()),
             "placement/availability-zone" => Some(self.zone.clone()),
             "placement/region" => Some(self.zone.trim_end_matches(|c: char| c.is_ascii_lowercase()).into()),
-            "local-ipv4" => Some("172.31.0.10".into()),
+            "local-ipv4" => Some(PRIVATE_IP.into()),
             "public-ipv4" => Some("192.0.2.10".into()),
             "instance-life-cycle" => Some(if self.spot { "spot" } else { "on-demand" }.into()),
             "spot/instance-action" => self.taken.map(|at| json!({ "action": "terminate", "time": time(at) }).to_string()),

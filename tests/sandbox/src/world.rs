@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
@@ -25,7 +26,12 @@ pub struct Options {
     pub launcher: Option<PathBuf>,
     /// The agent that instances download; else the one that was built beside this program.
     pub agent: Option<PathBuf>,
+    /// How often agents ask the metadata service for a notice; else often, so that nobody waits.
+    pub metadata_interval: Option<Duration>,
 }
+
+/// Five seconds in production.
+const METADATA_INTERVAL: Duration = Duration::from_millis(200);
 
 /// A running world.
 pub struct World {
@@ -91,6 +97,7 @@ impl World {
             ec2::Options {
                 dir: instances,
                 isolation,
+                metadata_interval: options.metadata_interval.unwrap_or(METADATA_INTERVAL),
                 record,
             },
         )

@@ -1,6 +1,7 @@
 //! EC2's XML.
 
 /// A refusal: HTTP status, code, message.
+#[derive(Debug)]
 pub struct Refusal(pub u16, pub &'static str, pub String);
 
 /// The document of a refusal.

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
 use super::answers::{Refusal, error};
-use super::{ACCESS_KEY, Ec2, Form, answers, lock, offers, run};
+use super::{ACCESS_KEY, Ec2, Form, answers, check, lock, offers, refusal, run};
 use crate::faults::Effect;
 
 pub fn app(ec2: &Ec2) -> Router {
@@ -34,11 +34,7 @@ async fn front(State(ec2): State<Ec2>, headers: HeaderMap, body: String) -> Resp
     }
     let answer = match signer(&headers) {
         Some(region) => act(&ec2, &action, &form, &region),
-        None => Err(Refusal(
-            401,
-            "AuthFailure",
-            "AWS was not able to validate the provided access credentials".into(),
-        )),
+        None => Err(Refusal(401, "AuthFailure", refusal::NO_AUTH.into())),
     };
     if lose {
         hang_up();
@@ -70,6 +66,7 @@ fn signer(headers: &HeaderMap) -> Option<String> {
 }
 
 fn act(ec2: &Ec2, action: &str, form: &Form, region: &str) -> Result<String, Refusal> {
+    check::parameters(action, form)?;
     match action {
         "RunInstances" => run::run(ec2, form, region),
         "DescribeInstances" => run::describe(ec2, form),
@@ -79,11 +76,8 @@ fn act(ec2: &Ec2, action: &str, form: &Form, region: &str) -> Result<String, Ref
         "DescribeSubnets" => offers::subnets(form, region),
         "DescribeVpcs" => Ok(offers::vpcs(form)),
         "DescribeSecurityGroups" => offers::groups(form),
-        "DescribeInstanceTypeOfferings" => Ok(offers::types(form, region)),
-        _ => Err(Refusal(
-            400,
-            "InvalidAction",
-            format!("The action {action} is not valid for this web service."),
-        )),
+        "DescribeInstanceTypeOfferings" => Ok(offers::type_offerings(form, region)),
+        "DescribeInstanceTypes" => offers::types(form),
+        _ => check::no_action(action),
     }
 }

@@ -31,6 +31,7 @@ async fn live(ec2: Ec2, id: String) {
             isolation: ec2.0.options.isolation,
             user_data: user_data(form.get("UserData").map(String::as_str).unwrap_or_default())?,
             metadata: service.url(),
+            metadata_interval: ec2.0.options.metadata_interval,
             events: ec2.0.events.clone(),
         };
         anyhow::Ok((service, Machine::boot(boot)?))

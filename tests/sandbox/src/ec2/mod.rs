@@ -1,12 +1,14 @@
 //! EC2 on loopback: the query API for what a launcher calls, with instances that are real processes.
 
 mod answers;
+mod check;
 mod front;
 mod machine;
 mod offers;
+mod refusal;
 mod run;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -38,6 +40,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// How instances are kept apart from this machine.
     pub isolation: Isolation,
+    /// How often the agents of instances ask the metadata service.
+    pub metadata_interval: Duration,
     /// Where every request's form is written down, one a line.
     pub record: Option<PathBuf>,
 }
@@ -52,6 +56,7 @@ struct Inner {
     events: Events,
     faults: Faults,
     instances: Mutex<Vec<Instance>>,
+    full: Mutex<BTreeSet<String>>,
     log: Mutex<Vec<(String, Form)>>,
     record: Option<Mutex<std::fs::File>>,
     tasks: Mutex<JoinSet<()>>,
@@ -67,6 +72,23 @@ struct Instance {
     launched: SystemTime,
     metadata: Metadata,
     end: Arc<Notify>,
+}
+
+impl Instance {
+    fn view(&self) -> InstanceView {
+        let tags = run::tags(&self.form, "instance");
+        InstanceView {
+            id: self.id.clone(),
+            state: self.state.names().1.into(),
+            reason: self.reason.clone(),
+            name: tags.get("Name").cloned().unwrap_or_default(),
+            kind: self.form.get("InstanceType").cloned().unwrap_or_default(),
+            zone: self.zone.clone(),
+            spot: run::is_spot(&self.form),
+            tags,
+            launched: self.launched,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,8 +120,10 @@ pub struct InstanceView {
     pub id: String,
     /// `pending`, `running`, `shutting-down`, `terminated`, `stopped`
     pub state: String,
-    /// Why it ended.
+    /// Why it ended: EC2's code.
     pub reason: String,
+    /// Its tag `Name`.
+    pub name: String,
     /// Its native type.
     pub kind: String,
     /// Its zone.
@@ -108,6 +132,8 @@ pub struct InstanceView {
     pub spot: bool,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
+    /// When.
+    pub launched: SystemTime,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -132,6 +158,7 @@ impl Ec2 {
             events,
             faults: Faults::default(),
             instances: Mutex::default(),
+            full: Mutex::default(),
             log: Mutex::default(),
             record,
             tasks: Mutex::new(JoinSet::new()),
@@ -153,6 +180,17 @@ impl Ec2 {
         &self.0.faults
     }
 
+    /// The next `times` requests of this action are refused with this code of EC2's, with its status and a message like EC2's.
+    pub fn fail(&self, action: &str, code: &str, times: usize) {
+        let (status, message) = refusal::known(code);
+        self.0.faults.answer(action, times, status, &error(code, message));
+    }
+
+    /// From now on there is no room for a launch in this zone, or for this type.
+    pub fn no_capacity(&self, zone_or_type: &str) {
+        lock(&self.0.full).insert(zone_or_type.into());
+    }
+
     /// Every request so far: its action and its parameters.
     pub fn requests(&self) -> Vec<(String, Form)> {
         lock(&self.0.log).clone()
@@ -160,16 +198,7 @@ impl Ec2 {
 
     /// Every instance that there ever was.
     pub fn instances(&self) -> Vec<InstanceView> {
-        let view = |instance: &Instance| InstanceView {
-            id: instance.id.clone(),
-            state: instance.state.names().1.into(),
-            reason: instance.reason.clone(),
-            kind: instance.form.get("InstanceType").cloned().unwrap_or_default(),
-            zone: instance.zone.clone(),
-            spot: run::is_spot(&instance.form),
-            tags: run::tags(&instance.form, "instance"),
-        };
-        lock(&self.0.instances).iter().map(view).collect()
+        lock(&self.0.instances).iter().map(Instance::view).collect()
     }
 
     /// EC2 takes a spot instance back: the notice now, the machine after `left`.

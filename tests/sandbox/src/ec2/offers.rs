@@ -2,17 +2,20 @@
 
 use super::Form;
 use super::answers::{Refusal, group, items, text};
+use super::check::{self, refuse};
 use super::run::{filters, list};
 use crate::faults::matches;
 
 /// An image.
-struct Image {
+pub struct Image {
     id: &'static str,
     owner: &'static str,
     name: &'static str,
-    arch: &'static str,
+    /// `x86_64` or `arm64`
+    pub arch: &'static str,
     created: &'static str,
-    gigabytes: u32,
+    /// The size of its root volume, in GiB.
+    pub gigabytes: u32,
 }
 
 const fn image(
@@ -95,10 +98,6 @@ pub const ZONES: [&str; 2] = ["a", "b"];
 const VPC: &str = "vpc-0c33c33c33c33c330";
 const GROUP: &str = "sg-0d44d44d44d44d440";
 
-fn refuse<T>(code: &'static str, message: String) -> Result<T, Refusal> {
-    Err(Refusal(400, code, message))
-}
-
 /// Whether a value passes a request's filter of this name.
 fn passes(form: &Form, name: &str, value: &str) -> bool {
     filters(form)
@@ -106,14 +105,17 @@ fn passes(form: &Form, name: &str, value: &str) -> bool {
         .is_none_or(|allowed| allowed.iter().any(|pattern| matches(pattern, value)))
 }
 
+/// The root device of every image.
+pub const ROOT_DEVICE: &str = "/dev/sda1";
+
 /// An image that can be launched.
-pub fn is_image(id: &str) -> bool {
-    IMAGES.iter().any(|image| image.id == id)
+pub fn image_of(id: &str) -> Option<&'static Image> {
+    IMAGES.iter().find(|image| image.id == id)
 }
 
 pub fn images(form: &Form) -> Result<String, Refusal> {
     let (ids, owners) = (list(form, "ImageId"), list(form, "Owner"));
-    if let Some(unknown) = ids.iter().find(|id| !is_image(id)) {
+    if let Some(unknown) = ids.iter().find(|id| image_of(id).is_none()) {
         return refuse("InvalidAMIID.NotFound", format!("The image id '[{unknown}]' does not exist"));
     }
     let wanted = |image: &&Image| {
@@ -141,9 +143,9 @@ fn describe(image: &Image) -> String {
         text("imageType", "machine"),
         text("name", image.name),
         text("rootDeviceType", "ebs"),
-        text("rootDeviceName", "/dev/sda1"),
+        text("rootDeviceName", ROOT_DEVICE),
         text("creationDate", image.created),
-        items("blockDeviceMapping", [text("deviceName", "/dev/sda1") + &group("ebs", &ebs)]),
+        items("blockDeviceMapping", [text("deviceName", ROOT_DEVICE) + &group("ebs", &ebs)]),
     ]
     .concat()
 }
@@ -228,7 +230,7 @@ pub fn groups(form: &Form) -> Result<String, Refusal> {
     Ok(items("securityGroupInfo", found.then_some(group)))
 }
 
-pub fn types(form: &Form, region: &str) -> String {
+pub fn type_offerings(form: &Form, region: &str) -> String {
     let kinds = filters(form).get("instance-type").cloned().unwrap_or_default();
     let by_zone = form.get("LocationType").is_some_and(|location| location == "availability-zone");
     let places: Vec<String> = if by_zone {
@@ -243,4 +245,35 @@ pub fn types(form: &Form, region: &str) -> String {
             .map(move |place| text("instanceType", kind) + &text("locationType", kind_of) + &text("location", place))
     });
     items("instanceTypeOfferingSet", offers)
+}
+
+/// The processor of a native type: Graviton families have a `g` after their generation (`t4g`, `c7gn`), or are `a1`.
+pub fn arch_of(kind: &str) -> &'static str {
+    let family = kind.split('.').next().unwrap_or_default();
+    let after = family
+        .trim_start_matches(|c: char| c.is_ascii_lowercase())
+        .trim_start_matches(|c: char| c.is_ascii_digit());
+    if after.starts_with('g') || family == "a1" {
+        "arm64"
+    } else {
+        "x86_64"
+    }
+}
+
+pub fn types(form: &Form) -> Result<String, Refusal> {
+    let kinds = list(form, "InstanceType");
+    for kind in &kinds {
+        check::kind(kind)?;
+    }
+    let describe = |kind: &String| {
+        let arch = items_of("supportedArchitectures", arch_of(kind));
+        text("instanceType", kind)
+            + "<supportedUsageClasses><item>on-demand</item><item>spot</item></supportedUsageClasses>"
+            + &group("processorInfo", &arch)
+    };
+    Ok(items("instanceTypeSet", kinds.iter().map(describe)))
+}
+
+fn items_of(name: &str, value: &str) -> String {
+    group(name, &text("item", value))
 }

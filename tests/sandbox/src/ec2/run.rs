@@ -10,13 +10,12 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::answers::{self, Refusal, group, items, text};
-use super::{Ec2, Form, Instance, State, lock, machine, offers};
+use super::check::{self, refuse};
+use super::{Ec2, Form, Instance, State, lock, machine};
 use crate::events::Source;
 use crate::faults::matches;
 use crate::imds::Metadata;
 
-/// What EC2 takes at most, before base64.
-const USER_DATA: usize = 16 << 10;
 /// EC2 gives the last part of the console only.
 const CONSOLE: usize = 64 << 10;
 
@@ -52,56 +51,8 @@ pub fn is_spot(form: &Form) -> bool {
     form.get("InstanceMarketOptions.MarketType").is_some_and(|kind| kind == "spot")
 }
 
-fn refuse<T>(code: &'static str, message: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal(400, code, message.into()))
-}
-
-/// What EC2 would refuse. Returns the zone.
-fn check(form: &Form, region: &str) -> Result<String, Refusal> {
-    let get = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
-    if get("MinCount") != "1" || get("MaxCount") != "1" {
-        return refuse("InvalidParameterValue", "this world launches one instance at a time");
-    }
-    if !offers::is_image(get("ImageId")) {
-        return refuse(
-            "InvalidAMIID.NotFound",
-            format!("The image id '[{}]' does not exist", get("ImageId")),
-        );
-    }
-    if !get("InstanceType").contains('.') {
-        return refuse(
-            "InvalidParameterValue",
-            format!("Invalid value '{}' for InstanceType.", get("InstanceType")),
-        );
-    }
-    let data = STANDARD
-        .decode(get("UserData"))
-        .map_err(|_| Refusal(400, "InvalidUserData.Malformed", "Invalid BASE64 encoding of user data.".into()))?;
-    if data.len() > USER_DATA {
-        return refuse("InvalidParameterValue", "User data is limited to 16384 bytes");
-    }
-    if form.keys().any(|key| key.starts_with("NetworkInterface.")) && form.contains_key("SubnetId") {
-        return refuse(
-            "InvalidParameterCombination",
-            "Network interfaces and an instance-level subnet ID may not be specified on the same request",
-        );
-    }
-    let groups = [list(form, "SecurityGroupId"), list(form, "NetworkInterface.1.SecurityGroupId")].concat();
-    if let Some(unknown) = groups.iter().find(|id| !offers::is_group(id)) {
-        return refuse("InvalidGroup.NotFound", format!("The security group '{unknown}' does not exist"));
-    }
-    let subnet = form.get("SubnetId").or_else(|| form.get("NetworkInterface.1.SubnetId"));
-    match subnet {
-        None => Ok(format!("{region}{}", offers::ZONES[0])),
-        Some(id) => match offers::zone_of(region, id) {
-            Some(zone) => Ok(zone),
-            None => refuse("InvalidSubnetID.NotFound", format!("The subnet ID '{id}' does not exist")),
-        },
-    }
-}
-
 pub fn run(ec2: &Ec2, form: &Form, region: &str) -> Result<String, Refusal> {
-    let zone = check(form, region)?;
+    let zone = check::launch(form, region)?;
     let token = form.get("ClientToken").filter(|token| !token.is_empty());
     let mut instances = lock(&ec2.0.instances);
     if let Some(known) = instances
@@ -116,6 +67,7 @@ pub fn run(ec2: &Ec2, form: &Form, region: &str) -> Result<String, Refusal> {
         }
         return Ok(reservation(known));
     }
+    check::capacity(&lock(&ec2.0.full), form, &zone)?;
     let id = format!("i-{:017x}", 0x0e00 + instances.len() + 1);
     let name = tags(form, "instance").get("Name").cloned().unwrap_or_default();
     let instance = Instance {

@@ -1,5 +1,7 @@
 //! Running again, and cancelling.
 
+use std::time::SystemTime;
+
 use super::run::{JobSpec, RunId};
 use super::state::{Job, Run, State, Status};
 
@@ -50,6 +52,9 @@ impl State {
                 run.with_dependents(failed.map(|job| job.spec.key.clone()).collect())
             }
             Again::Job(id) => {
+                if run.past.iter().any(|job| job.id == *id) {
+                    return Err("Only jobs from the current attempt can be re-run");
+                }
                 let job = run.jobs.iter().filter(|job| job.id == *id);
                 run.with_dependents(job.map(|job| job.spec.key.clone()).collect())
             }
@@ -74,8 +79,10 @@ impl State {
         if let Some(run) = self.runs.iter_mut().find(|run| run.id == id) {
             run.attempt = attempt;
             run.ended = false;
+            run.started = SystemTime::now();
             for (at, job) in fresh {
-                run.jobs[at] = job;
+                let past = std::mem::replace(&mut run.jobs[at], job);
+                run.past.push(past);
             }
         }
         Ok(())

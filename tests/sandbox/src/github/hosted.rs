@@ -102,7 +102,9 @@ async fn execute(github: &GitHub, message: &Message) -> Result<ExitStatus> {
             status = group.leader.wait() => {
                 let status = status?;
                 // What it left in the background may hold its output open.
-                let _ = tokio::time::timeout(LOOK, &mut lines).await;
+                if !told {
+                    let _ = tokio::time::timeout(LOOK, &mut lines).await;
+                }
                 return Ok(status);
             }
             () = tokio::time::sleep(LOOK) => {

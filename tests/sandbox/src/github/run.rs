@@ -1,6 +1,6 @@
 //! Workflow runs and runners as tests describe and see them.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// The id of a workflow run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,6 +71,8 @@ pub struct JobView {
     pub conclusion: Option<String>,
     /// Where it runs or ran.
     pub runner_name: Option<String>,
+    /// When it was given to a runner.
+    pub started: Option<SystemTime>,
 }
 
 /// A registered runner.
@@ -88,6 +90,26 @@ pub struct RunnerView {
     pub busy: bool,
     /// Whether it is for one job only.
     pub ephemeral: bool,
+}
+
+/// What a runner can be told to do besides a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum Order {
+    /// Replace itself by another version: it exits with 3 (4 when it is for one job only) and its update script goes on.
+    Update,
+    /// Read its configuration again: it says once more that it listens.
+    Refresh,
+    /// Stop, since its version is too old: it exits with 7, or 1.
+    Deprecated,
+}
+
+/// What a runner gets when it asks for work.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub enum Work {
+    /// A job.
+    Job(Box<Message>),
+    /// Something else.
+    Order(Order),
 }
 
 /// What is told to who executes a job.

@@ -2,34 +2,20 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::run::{JobSpec, JobView, Message, RunId, RunView, RunnerView, Workflow};
+use super::registry::{Purpose, Registration};
+use super::run::{JobSpec, JobView, Message, RunId, RunView, Workflow};
 
-/// A runner without a word for this long is offline.
-const OFFLINE: Duration = Duration::from_secs(1);
 /// Everything that GitHub remembers.
 pub struct State {
     pub runners: Vec<Registration>,
     pub runs: Vec<Run>,
     /// Registration tokens and remove tokens that were given out.
-    pub tokens: Vec<String>,
+    pub tokens: Vec<(String, Purpose)>,
     /// What happened since the state was last looked at: kind, subject, detail.
     pub happened: Vec<(&'static str, String, String)>,
-    lock_expiry: Duration,
+    /// A job fails after this time without a word of its runner; one that no runner has taken up is queued again.
+    pub lock_expiry: Duration,
     next_id: u64,
-}
-
-/// A registered runner.
-pub struct Registration {
-    pub id: u64,
-    pub name: String,
-    pub labels: Vec<String>,
-    pub ephemeral: bool,
-    pub secret: String,
-    /// Open long polls.
-    pub polls: usize,
-    pub seen: Option<Instant>,
-    pub online: bool,
-    pub job: Option<u64>,
 }
 
 /// A workflow run.
@@ -38,11 +24,17 @@ pub struct Run {
     pub workflow: Workflow,
     pub attempt: u32,
     pub created: SystemTime,
+    /// When the latest attempt began.
+    pub started: SystemTime,
+    /// The latest execution of each job.
     pub jobs: Vec<Job>,
+    /// Earlier executions.
+    pub past: Vec<Job>,
     pub ended: bool,
 }
 
-/// The latest execution of a job.
+/// One execution of a job.
+#[derive(Clone)]
 pub struct Job {
     pub id: u64,
     pub spec: JobSpec,
@@ -54,6 +46,10 @@ pub struct Job {
     pub completed: Option<SystemTime>,
     /// The last word of who executes it.
     pub renewed: Instant,
+    /// When it was last given to somebody.
+    pub began: Instant,
+    /// Whether who it was given to has taken it up.
+    pub acquired: bool,
     pub cancel: bool,
     announced: bool,
 }
@@ -82,16 +78,23 @@ impl Status {
     }
 }
 
+impl Job {
+    /// Whether it waits for a runner.
+    pub fn is_queued(&self) -> bool {
+        self.announced && self.status == Status::Waiting
+    }
+}
+
 impl Run {
-    pub fn conclusion(&self) -> &'static str {
-        let any = |what| self.jobs.iter().any(|job| job.status == Status::Ended(what));
-        match () {
-            () if any("failure") => "failure",
-            () if any("cancelled") => "cancelled",
-            () => "success",
-        }
+    /// The executions of an attempt, in the order of the workflow file.
+    pub fn executions(&self, attempt: u32) -> Vec<&Job> {
+        self.past.iter().chain(&self.jobs).filter(|job| job.attempt == attempt).collect()
     }
 
+    /// What the latest attempt came to.
+    pub fn conclusion(&self) -> &'static str {
+        conclusion(&self.jobs.iter().collect::<Vec<_>>())
+    }
     pub fn status(&self) -> &'static str {
         match () {
             () if self.ended => "completed",
@@ -132,7 +135,9 @@ impl State {
             workflow,
             attempt: 1,
             created: SystemTime::now(),
+            started: SystemTime::now(),
             jobs,
+            past: Vec::new(),
             ended: false,
         });
         id
@@ -149,44 +154,11 @@ impl State {
             started: None,
             completed: None,
             renewed: Instant::now(),
+            began: Instant::now(),
+            acquired: false,
             cancel: false,
             announced: false,
         }
-    }
-
-    pub fn register(&mut self, name: &str, labels: Vec<String>, ephemeral: bool) -> Option<(u64, String)> {
-        if self.runners.iter().any(|runner| runner.name == name) {
-            return None;
-        }
-        let id = self.fresh_id();
-        let secret = format!("session-{id}-{}", std::process::id());
-        self.tell("runner-registered", name, labels.join(","));
-        self.runners.push(Registration {
-            id,
-            name: name.into(),
-            labels,
-            ephemeral,
-            secret: secret.clone(),
-            polls: 0,
-            seen: None,
-            online: false,
-            job: None,
-        });
-        Some((id, secret))
-    }
-
-    pub fn runner(&mut self, id: u64) -> Option<&mut Registration> {
-        self.runners.iter_mut().find(|runner| runner.id == id)
-    }
-
-    /// Removes a registration: whether there was one.
-    pub fn remove_runner(&mut self, id: u64) -> bool {
-        let Some(at) = self.runners.iter().position(|runner| runner.id == id) else {
-            return false;
-        };
-        let gone = self.runners.remove(at);
-        self.tell("runner-removed", gone.name, "");
-        true
     }
 
     pub fn job(&mut self, id: u64) -> Option<&mut Job> {
@@ -199,7 +171,11 @@ impl State {
         if job.status.conclusion().is_some() {
             return;
         }
-        let conclusion = if job.cancel { "cancelled" } else { conclusion };
+        // A job that ends well before it learns of the cancellation has ended well.
+        let conclusion = match conclusion {
+            "failure" if job.cancel => "cancelled",
+            other => other,
+        };
         job.status = Status::Ended(conclusion);
         job.completed = Some(SystemTime::now());
         let (key, runner) = (job.spec.key.clone(), job.runner.clone());
@@ -213,20 +189,24 @@ impl State {
         }
     }
 
+    /// Takes a job back from a runner that never took it up.
+    pub fn queue_again(&mut self, id: u64) {
+        let Some(job) = self.job(id) else { return };
+        job.status = Status::Waiting;
+        job.started = None;
+        let (key, runner) = (job.spec.key.clone(), job.runner.take());
+        if let Some(runner) = runner.and_then(|(id, _)| self.runner(id)) {
+            runner.job = None;
+        }
+        self.tell("job-queued", key, "again");
+    }
+
     /// The first job for a runner, which is assigned to it.
     pub fn assign(&mut self, runner: u64) -> Option<Message> {
-        let (name, labels) = self
-            .runner(runner)
-            .filter(|runner| runner.job.is_none())
-            .map(|runner| (runner.name.clone(), runner.labels.clone()))?;
-        let fits = |job: &Job| {
-            let has = |label: &String| labels.iter().any(|own| own.eq_ignore_ascii_case(label));
-            job.announced && job.status == Status::Waiting && !job.spec.is_hosted() && job.spec.labels.iter().all(has)
-        };
-        let id = self.runs.iter().flat_map(|run| &run.jobs).find(|job| fits(job))?.id;
-        if let Some(runner) = self.runner(runner) {
-            runner.job = Some(id);
-        }
+        let id = self.job_for(runner)?;
+        let registration = self.runner(runner)?;
+        registration.job = Some(id);
+        let name = registration.name.clone();
         self.begin(id, runner, &name)
     }
 
@@ -237,6 +217,8 @@ impl State {
         job.status = Status::Running;
         job.started = Some(SystemTime::now());
         job.renewed = Instant::now();
+        job.began = Instant::now();
+        job.acquired = false;
         job.runner = Some((runner, name.into()));
         let message = Message {
             job: id,
@@ -278,38 +260,10 @@ impl State {
 
     /// Starts the hosted jobs that wait; a machine of GitHub's own is always free.
     pub fn start_hosted(&mut self) -> Vec<Message> {
-        let waits = |job: &&Job| job.announced && job.status == Status::Waiting && job.spec.is_hosted();
+        let waits = |job: &&Job| job.is_queued() && job.spec.is_hosted();
         let ids: Vec<u64> = self.runs.iter().flat_map(|run| &run.jobs).filter(waits).map(|job| job.id).collect();
         let start = |(at, id): (usize, u64)| self.begin(id, 0, &format!("GitHub Actions {}", id + at as u64));
         ids.into_iter().enumerate().filter_map(start).collect()
-    }
-
-    /// What happens by itself: runners fall silent, jobs without a word fail.
-    pub fn tick(&mut self) {
-        let now = Instant::now();
-        let mut told = Vec::new();
-        for runner in &mut self.runners {
-            let online = runner.polls > 0 || runner.seen.is_some_and(|seen| now.duration_since(seen) < OFFLINE);
-            if runner.online && !online {
-                told.push(("runner-offline", runner.name.clone(), String::new()));
-            }
-            if runner.online != online {
-                runner.online = online;
-            }
-        }
-        self.happened.extend(told);
-        let expired =
-            |job: &&Job| job.status == Status::Running && !job.spec.is_hosted() && now.duration_since(job.renewed) > self.lock_expiry;
-        let expired: Vec<u64> = self
-            .runs
-            .iter()
-            .flat_map(|run| &run.jobs)
-            .filter(expired)
-            .map(|job| job.id)
-            .collect();
-        for id in expired {
-            self.complete(id, "failure");
-        }
     }
 
     pub fn run_view(&self, id: RunId) -> Option<RunView> {
@@ -322,6 +276,7 @@ impl State {
             status: job.status.name().into(),
             conclusion: job.status.conclusion().map(str::to_owned),
             runner_name: job.runner.as_ref().map(|(_, name)| name.clone()),
+            started: job.started,
         });
         Some(RunView {
             attempt: run.attempt,
@@ -330,17 +285,15 @@ impl State {
             jobs: jobs.collect(),
         })
     }
+}
 
-    pub fn runner_views(&self) -> Vec<RunnerView> {
-        let view = |runner: &Registration| RunnerView {
-            id: runner.id,
-            name: runner.name.clone(),
-            labels: runner.labels.clone(),
-            online: runner.online,
-            busy: runner.job.is_some(),
-            ephemeral: runner.ephemeral,
-        };
-        self.runners.iter().map(view).collect()
+/// What executions come to together.
+pub fn conclusion(jobs: &[&Job]) -> &'static str {
+    let any = |what| jobs.iter().any(|job| job.status == Status::Ended(what));
+    match () {
+        () if any("failure") => "failure",
+        () if any("cancelled") => "cancelled",
+        () => "success",
     }
 }
 

@@ -1,102 +1,124 @@
 //! The first process of an instance, and what it may find on its PATH.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
+use nix::unistd::Uid;
 
-/// Prepares the view: `$1` is the instance's directory, `$2` what is seen inside at the same path, `$3` what to run.
-///
-/// The upper layer is on a file system of its own: it may not lie on the one that it covers.
-const VIEW: &str = r#"
-dir=$1 shared=$2
-mount --make-rprivate /
-mkdir -p "$dir/view"
-mount -t tmpfs tmpfs "$dir/view"
-mkdir "$dir/view/upper" "$dir/view/work" "$dir/view/root"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$dir/view/upper,workdir=$dir/view/work" "$dir/view/root"
-root=$dir/view/root
-mount -t proc proc "$root/proc"
-mount --rbind /sys "$root/sys"
-mount --rbind /dev "$root/dev"
-mount -t tmpfs tmpfs "$root/run"
-mkdir -p "$root$shared"
-mount --bind "$shared" "$root$shared"
-[ -z "$4" ] || { mkdir -p "$root$4"; mount --bind "$4" "$root$4"; }
-hostname "$(basename "$dir")" 2>/dev/null || true
-exec chroot "$root" /bin/sh -c "$3"
-"#;
+use super::Isolation;
+
+/// Makes the view of this machine, in namespaces.
+const VIEW: &str = include_str!("view.sh");
+/// Starts the user data and lives as long as the instance.
+const INIT: &str = include_str!("init.sh");
+/// Ends an instance that has no namespaces.
+const CORD: &str = include_str!("cord.sh");
+
+/// `nobody`: who an instance's root is, where we are root and the instance cannot be kept apart from this machine.
+const NOBODY: u32 = 65_534;
 
 /// A power button that works like the real programs', but only presses the sandbox's.
-const SHIM: &str = "#!/bin/sh\ncase \"${0##*/} $*\" in\n\"systemctl poweroff\" | poweroff* | shutdown* | reboot* | halt*) echo \"$0 $*\" >>'@power@' ;;\n*) exit 1 ;;\nesac\n";
+const SHIM: &str = r#"#!/bin/sh
+case "${0##*/} $*" in
+"systemctl poweroff"* | poweroff* | shutdown* | reboot* | halt*) echo "${0##*/} $*" >>'@power@' ;;
+*) exit 1 ;;
+esac
+"#;
 
 /// The programs that end a machine.
 const SHIMS: [&str; 5] = ["systemctl", "poweroff", "shutdown", "reboot", "halt"];
 
-/// Writes the power buttons.
-pub fn write_shims(dir: &Path) -> Result<()> {
+/// Writes the files that an instance boots from.
+pub fn prepare(dir: &Path, user_data: &str, isolation: Isolation) -> Result<()> {
     let shims = dir.join("shims");
-    fs::create_dir_all(&shims)?;
-    let text = SHIM.replace("@power@", &dir.join("power").display().to_string());
-    for name in SHIMS {
-        let path = shims.join(name);
-        fs::write(&path, &text).with_context(|| format!("writing {}", path.display()))?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    fs::create_dir_all(&shims).with_context(|| format!("making {}", shims.display()))?;
+    let shim = SHIM.replace("@power@", &dir.join("power").display().to_string());
+    let programs = SHIMS.map(|name| (shims.join(name), shim.as_str(), 0o755));
+    let own = [("console", "", 0o666), ("power", "", 0o666), ("user-data", user_data, 0o700)];
+    for (path, text, mode) in programs
+        .into_iter()
+        .chain(own.map(|(name, text, mode)| (dir.join(name), text, mode)))
+    {
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+    }
+    if is_demoted(isolation) {
+        for path in [dir.to_owned(), dir.join("user-data")] {
+            chown(&path, Some(NOBODY), Some(NOBODY)).with_context(|| format!("giving {} away", path.display()))?;
+        }
     }
     Ok(())
 }
 
-/// What the first process does: starts the user data, then adopts and reaps what is orphaned until the power goes.
-pub fn boot(dir: &Path) -> String {
-    let script = dir.join("user-data");
-    format!(
-        "cd /; '{0}' >>'{1}' 2>&1 & while :; do sleep 1000 & wait $!; done",
-        script.display(),
-        dir.join("console").display()
-    )
+/// Whether the instance is run by another user than we are: its root must not be this machine's.
+fn is_demoted(isolation: Isolation) -> bool {
+    isolation != Isolation::Overlay && Uid::effective().is_root()
 }
 
-/// A command in namespaces of its own. Everything in them dies with it, and it dies with us.
-pub fn namespaces(dir: &Path, shared: &Path, run: &str) -> Command {
-    // The directory of our programs may be on another file system, which the view of `/` does not show.
-    let programs = std::env::current_exe()
-        .ok()
-        .and_then(|path| path.ancestors().nth(1).map(Path::to_owned));
-    let programs = programs.map(|path| {
-        if path.ends_with("deps") {
-            path.parent().map_or(path.clone(), Path::to_owned)
-        } else {
-            path
+/// The command that is an instance's power: its standard input is the power cord.
+pub fn command(dir: &Path, shared: &Path, programs: &Path, isolation: Isolation) -> Result<Command> {
+    first_process(dir, shared, programs, isolation, INIT)
+}
+
+/// A command that finds out whether this kind of isolation works here.
+pub fn probe(dir: &Path, isolation: Isolation) -> Result<Command> {
+    first_process(dir, dir, dir, isolation, "true")
+}
+
+fn first_process(dir: &Path, shared: &Path, programs: &Path, isolation: Isolation, run: &str) -> Result<Command> {
+    let demote = ["--reuid", "--regid"].map(|option| format!("{option}={NOBODY}"));
+    let mut words: Vec<&str> = Vec::new();
+    if is_demoted(isolation) {
+        words.extend(["setpriv", &demote[0], &demote[1], "--clear-groups"]);
+    }
+    let namespaces = ["unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child"];
+    let flavour = match isolation {
+        Isolation::Overlay => {
+            words.extend(namespaces);
+            "overlay"
         }
-    });
-    let mut command = Command::new("setpriv");
-    command.args([
-        "--pdeathsig",
-        "KILL",
-        "unshare",
-        "--mount",
-        "--pid",
-        "--uts",
-        "--ipc",
-        "--fork",
-        "--kill-child",
-    ]);
-    if !nix::unistd::Uid::effective().is_root() {
-        command.args(["--user", "--map-root-user"]);
-    }
-    command.args(["sh", "-e", "-c", VIEW, "sh"]).arg(dir).arg(shared).arg(run);
-    command.arg(programs.as_deref().unwrap_or(Path::new("")));
-    command
+        Isolation::UserNamespace => {
+            words.extend(namespaces);
+            // Not root in there: it could neither own files of other users nor become one.
+            words.extend(["--user", "--map-current-user", "--keep-caps"]);
+            "binds"
+        }
+        Isolation::PrivateRoot => {
+            for name in ["var/lib", "opt", "etc", "root", "home", "tmp"] {
+                let path = dir.join("root").join(name);
+                fs::create_dir_all(&path).with_context(|| format!("making {}", path.display()))?;
+            }
+            open_up(&dir.join("root"))?;
+            words.extend(["sh", "-c", run, "init"]);
+            let mut command = Command::new(words[0]);
+            command.args(&words[1..]).arg(dir);
+            return Ok(command);
+        }
+    };
+    words.extend(["sh", "-e", "-c", VIEW, "view", flavour]);
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).arg(dir).arg(shared).arg(programs).arg(run);
+    Ok(command)
 }
 
-/// A command whose files are in a directory of its own.
-pub fn private_root(dir: &Path) -> Result<Command> {
-    for name in ["var/lib", "opt", "etc", "root"] {
-        fs::create_dir_all(dir.join("root").join(name))?;
+/// Another user may write there.
+fn open_up(dir: &Path) -> Result<()> {
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o777))?;
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            open_up(&path)?;
+        }
     }
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL", "sh", "-c", &boot(dir)]);
-    Ok(command)
+    Ok(())
+}
+
+/// The power cord of an instance that has no namespaces to die with.
+pub fn cord(dir: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", CORD, "cord"]).arg(dir);
+    command
 }

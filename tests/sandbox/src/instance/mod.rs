@@ -4,17 +4,18 @@ mod init;
 
 use std::fs;
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, Uid};
+use tokio::process::Child;
 
 use crate::events::{Events, Source};
 
@@ -22,36 +23,53 @@ use crate::events::{Events, Source};
 const LOOK: Duration = Duration::from_millis(20);
 /// How long the processes of a destroyed instance may take to vanish.
 const GONE: Duration = Duration::from_secs(10);
+/// The PATH of an instance, after the power buttons.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How instances are kept apart from this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Isolation {
-    /// Own process ids, mounts, host name, and a copy-on-write view of this machine's files.
-    Namespaces,
+    /// Own processes, mounts, host name, and a copy-on-write view of this machine's files. Needs root.
+    Overlay,
+    /// The same as an ordinary user: what is not the instance's own is read-only, and jobs run as the same user as the agent.
+    UserNamespace,
     /// A directory of its own, and our programs' promise to stay in it (`CML_ROOT`).
     PrivateRoot,
 }
 
 impl Isolation {
-    /// The best that this machine allows.
+    /// The best that this machine allows; found out once.
     pub fn best() -> Self {
-        let Ok(dir) = tempfile::tempdir() else {
-            return Self::PrivateRoot;
-        };
-        let mut probe = init::namespaces(dir.path(), dir.path(), "true");
-        let worked = probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-        if worked.is_ok_and(|status| status.success()) {
-            Self::Namespaces
-        } else {
-            Self::PrivateRoot
-        }
+        static BEST: OnceLock<Isolation> = OnceLock::new();
+        *BEST.get_or_init(|| {
+            let root = Uid::effective().is_root();
+            let candidates = [(root, Self::Overlay), (true, Self::UserNamespace)];
+            let found = candidates
+                .into_iter()
+                .find(|(possible, isolation)| *possible && isolation.works().unwrap_or(false));
+            found.map_or(Self::PrivateRoot, |(_, isolation)| isolation)
+        })
+    }
+
+    fn works(self) -> Result<bool> {
+        let world = tempfile::tempdir()?;
+        fs::set_permissions(world.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777))?;
+        let dir = world.path().join("probe");
+        init::prepare(&dir, "", self)?;
+        let mut command = init::probe(&dir, self)?;
+        command.env_clear().env("PATH", PATH);
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status()?;
+        Ok(status.success())
     }
 
     /// For people.
     pub const fn describe(self) -> &'static str {
         match self {
-            Self::Namespaces => "instances have their own processes, mounts and files (namespaces on a copy-on-write root)",
-            Self::PrivateRoot => "instances share this machine's processes and files; theirs are in a private root",
+            Self::Overlay => "instances have their own processes, mounts and host name, on a copy-on-write view of this machine",
+            Self::UserNamespace => "instances have their own processes, mounts and host name, on a read-only view of this machine",
+            Self::PrivateRoot => {
+                "instances share this machine's processes and files (namespaces are not allowed here); theirs are in a private root"
+            }
         }
     }
 }
@@ -60,7 +78,7 @@ impl Isolation {
 pub struct Boot {
     /// `i-…`
     pub id: String,
-    /// Its files, seen from outside.
+    /// Its files, seen from outside; two directories up is what it sees at the same path.
     pub dir: PathBuf,
     /// How it is kept apart.
     pub isolation: Isolation,
@@ -68,6 +86,8 @@ pub struct Boot {
     pub user_data: String,
     /// Its metadata service.
     pub metadata: String,
+    /// How often its agent asks the metadata service.
+    pub metadata_interval: Duration,
     /// Where its console goes.
     pub events: Events,
 }
@@ -75,9 +95,10 @@ pub struct Boot {
 /// A running instance.
 pub struct Machine {
     boot: Boot,
-    init: tokio::process::Child,
+    init: Child,
+    cord: Option<Child>,
     console: u64,
-    line: String,
+    line: Vec<u8>,
 }
 
 /// Base64, gzip or not, as `RunInstances` takes it.
@@ -95,51 +116,38 @@ pub fn user_data(encoded: &str) -> Result<String> {
 }
 
 impl Machine {
-    /// Boots: like cloud-init, executes what begins with `#!`.
+    /// Boots: like cloud-init, executes user data that begins with `#!`, once.
     pub fn boot(boot: Boot) -> Result<Self> {
         let dir = &boot.dir;
-        fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-        for name in ["console", "power"] {
-            fs::write(dir.join(name), "")?;
-            fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o666))?;
-        }
-        init::write_shims(dir)?;
-        let script = dir.join("user-data");
-        fs::write(&script, &boot.user_data)?;
-        fs::set_permissions(&script, fs::Permissions::from_mode(0o700))?;
-        let mut command = match boot.isolation {
-            Isolation::Namespaces => init::namespaces(dir, world(dir), &init::boot(dir)),
-            Isolation::PrivateRoot => init::private_root(dir)?,
+        let script = if boot.user_data.starts_with("#!") {
+            boot.user_data.as_str()
+        } else {
+            "#!/bin/sh\n"
         };
-        command
-            .env_clear()
-            .process_group(0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
-        command.env(
-            "PATH",
-            format!(
-                "{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-                dir.join("shims").display()
-            ),
-        );
-        command.env("HOME", "/root").env("LANG", "C.UTF-8");
-        command.env("CML_CONSOLE", dir.join("console"));
-        command.env("CML_METADATA_INTERVAL", "200");
-        command.env("AWS_EC2_METADATA_SERVICE_ENDPOINT", &boot.metadata);
-        if boot.isolation == Isolation::PrivateRoot {
-            command.env("CML_ROOT", dir.join("root"));
-        }
-        let init = tokio::process::Command::from(command)
-            .kill_on_drop(true)
-            .spawn()
-            .context("starting the instance")?;
+        init::prepare(dir, script, boot.isolation)?;
+        let mut command = init::command(dir, world(dir), &programs()?, boot.isolation)?;
+        command.env_clear().process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.envs(environment(&boot));
+        // What goes wrong before the user data starts is on the console, too.
+        command.stderr(fs::OpenOptions::new().append(true).open(dir.join("console"))?);
+        let spawn = |command: Command| tokio::process::Command::from(command).kill_on_drop(true).spawn();
+        let init = spawn(command).context("starting the instance")?;
+        let cord = if boot.isolation == Isolation::PrivateRoot {
+            let mut cord = init::cord(dir);
+            // Its own death must not be part of the instance's, and Ctrl-C not its business.
+            cord.env_clear().env("PATH", PATH).process_group(0);
+            cord.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+            Some(tokio::process::Command::from(cord).spawn().context("starting the power cord")?)
+        } else {
+            None
+        };
         Ok(Self {
             boot,
             init,
+            cord,
             console: 0,
-            line: String::new(),
+            line: Vec::new(),
         })
     }
 
@@ -173,7 +181,15 @@ impl Machine {
             tokio::time::sleep(LOOK).await;
         }
         let _ = self.init.wait().await;
+        if let Some(mut cord) = self.cord.take() {
+            drop(cord.stdin.take());
+            let _ = cord.wait().await;
+        }
         self.tell_console();
+        if !self.line.is_empty() {
+            self.line.push(b'\n');
+            self.tell_lines();
+        }
     }
 
     /// Publishes the whole lines that are new on the console.
@@ -186,12 +202,34 @@ impl Machine {
             return;
         }
         self.console += bytes.len() as u64;
-        self.line.push_str(&String::from_utf8_lossy(&bytes));
-        while let Some(end) = self.line.find('\n') {
-            let line: String = self.line.drain(..=end).collect();
-            self.boot.events.push(Source::Instance, "console", &self.boot.id, line.trim_end());
+        self.line.append(&mut bytes);
+        self.tell_lines();
+    }
+
+    fn tell_lines(&mut self) {
+        while let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.line.drain(..=end).collect();
+            let text = String::from_utf8_lossy(&line);
+            self.boot.events.push(Source::Instance, "console", &self.boot.id, text.trim_end());
         }
     }
+}
+
+/// All that an instance has of an environment.
+fn environment(boot: &Boot) -> Vec<(&'static str, String)> {
+    let shown = |name: &str| boot.dir.join(name).display().to_string();
+    let mut environment = vec![
+        ("PATH", format!("{}:{PATH}", shown("shims"))),
+        ("HOME", "/root".into()),
+        ("LANG", "C.UTF-8".into()),
+        ("CML_CONSOLE", shown("console")),
+        ("CML_METADATA_INTERVAL", boot.metadata_interval.as_millis().to_string()),
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", boot.metadata.clone()),
+    ];
+    if boot.isolation == Isolation::PrivateRoot {
+        environment.push(("CML_ROOT", shown("root")));
+    }
+    environment
 }
 
 /// The directory of the world that an instance's is in: it is seen at the same path inside, so that tests can leave files in it.
@@ -199,17 +237,26 @@ fn world(dir: &Path) -> &Path {
     dir.parent().and_then(Path::parent).unwrap_or(dir)
 }
 
-/// The processes whose environment names a directory: they belong to it, however far they went.
+/// Where our programs are: the stand-in runner is one of them. It may be on another file system, which the view of `/` does not show.
+fn programs() -> Result<PathBuf> {
+    let own = std::env::current_exe().context("finding our own program")?;
+    let dir = own.parent().context("our own program is in no directory")?;
+    // A test runs in `deps/`.
+    let above = dir.parent().filter(|_| dir.ends_with("deps"));
+    Ok(above.unwrap_or(dir).to_owned())
+}
+
+/// The processes whose environment names something in a directory: they belong to it, however far they went.
 pub fn processes(dir: &Path) -> Vec<(i32, String)> {
     let mark = dir.display().to_string();
+    let own = i32::try_from(std::process::id()).unwrap_or_default();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
         let environ = fs::read(entry.path().join("environ")).unwrap_or_default();
-        let names = |text: &[u8]| String::from_utf8_lossy(text).contains(&mark);
-        if pid != i32::try_from(std::process::id()).unwrap_or_default() && names(&environ) {
+        if pid != own && String::from_utf8_lossy(&environ).contains(&mark) {
             let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             found.push((pid, String::from_utf8_lossy(&command).replace('\0', " ").trim_end().to_owned()));
         }

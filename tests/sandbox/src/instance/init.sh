@@ -1,0 +1,12 @@
+# The first process of an instance: init.sh DIR. Starts the user data, adopts and reaps what is orphaned, and ends when its power cord,
+# standard input, is pulled: by the sandbox, or by the sandbox's own death.
+dir=$1
+cd /
+exec 3<&0 </dev/null
+trap 'exit 0' TERM
+{
+	read -r _ <&3
+	kill -TERM $$
+} &
+"$dir/user-data" >>"$dir/console" 2>&1 3<&- &
+wait
