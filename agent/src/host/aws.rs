@@ -1,5 +1,7 @@
 //! EC2 from inside: the metadata service says when a spot machine is taken, and powering off is termination.
 
+mod ticks;
+
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -12,6 +14,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::{Host, Interruption, power_off};
+use ticks::Ticks;
 
 /// Where the metadata service is, unless `AWS_EC2_METADATA_SERVICE_ENDPOINT` names another address (as for every AWS SDK).
 const ENDPOINT: &str = "http://169.254.169.254";
@@ -114,15 +117,38 @@ impl Aws {
     }
 
     /// Only spot machines are taken with a notice: any other is never asked again.
-    async fn is_spot(&self) -> Result<bool> {
-        let life = self.get("meta-data/instance-life-cycle").await?;
-        Ok(life.as_deref().map(str::trim) == Some("spot"))
+    async fn waits_for_notices(&self) -> bool {
+        let mut silence = Silence::default();
+        loop {
+            match self.get("meta-data/instance-life-cycle").await {
+                Ok(life) => return life.as_deref().map(str::trim) == Some("spot"),
+                Err(error) => silence.heard(Some(&error)),
+            }
+            sleep(self.interval).await;
+        }
+    }
+
+    /// Looks until there is something to tell.
+    async fn watch(&self, advice: bool) -> Result<Interruption> {
+        let ticks = Ticks::every(self.interval)?;
+        let mut silence = Silence::default();
+        let mut looks = 0_u32;
+        loop {
+            match self.look(advice && looks.is_multiple_of(ADVICE_EVERY)).await {
+                Ok(Some(interruption)) => return Ok(interruption),
+                seen => silence.heard(seen.err().as_ref()),
+            }
+            looks = looks.wrapping_add(1);
+            ticks.next().await?;
+        }
     }
 
     /// What this machine is, for whoever reads the log when it is gone.
     async fn describe(&self) -> Result<()> {
-        let document = self.get("dynamic/instance-identity/document").await?;
-        let identity: Identity = serde_json::from_str(&document.unwrap_or_default()).context("reading the instance's identity")?;
+        let Some(document) = self.get("dynamic/instance-identity/document").await? else {
+            return Ok(());
+        };
+        let identity: Identity = serde_json::from_str(&document).context("reading the instance's identity")?;
         tracing::info!(
             instance = identity.instance_id,
             kind = identity.instance_type,
@@ -139,6 +165,21 @@ impl Aws {
             None if advice => self.advice().await,
             notice => Ok(notice),
         }
+    }
+}
+
+/// Whether the service has fallen silent: said once, however often it is asked.
+#[derive(Default)]
+struct Silence(bool);
+
+impl Silence {
+    fn heard(&mut self, error: Option<&anyhow::Error>) {
+        match error {
+            Some(error) if self.0 => tracing::debug!("the metadata service does not answer: {error:#}"),
+            Some(error) => tracing::warn!("the metadata service does not answer, a spot notice would not be seen: {error:#}"),
+            None => {}
+        }
+        self.0 = error.is_some();
     }
 }
 
@@ -183,30 +224,11 @@ impl Host for Aws {
         if !advised && let Err(error) = self.describe().await {
             tracing::debug!("what this instance is, is not known: {error:#}");
         }
-        let mut spot = None;
-        let mut silent = false;
-        for look in 0_u32.. {
-            let seen = match spot {
-                Some(false) => return std::future::pending().await,
-                Some(true) => self.look(!advised && look.is_multiple_of(ADVICE_EVERY)).await,
-                None => match self.is_spot().await {
-                    Ok(life) => {
-                        spot = Some(life);
-                        continue;
-                    }
-                    Err(error) => Err(error),
-                },
-            };
-            match seen {
-                Ok(Some(interruption)) => return interruption,
-                Ok(None) => silent = false,
-                Err(error) if silent => tracing::debug!("the metadata service does not answer: {error:#}"),
-                Err(error) => {
-                    tracing::warn!("the metadata service does not answer, a spot notice would not be seen: {error:#}");
-                    silent = true;
-                }
+        if self.waits_for_notices().await {
+            match self.watch(!advised).await {
+                Ok(interruption) => return interruption,
+                Err(error) => tracing::error!("a spot notice would not be seen: {error:#}"),
             }
-            sleep(self.interval).await;
         }
         std::future::pending().await
     }

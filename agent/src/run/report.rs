@@ -47,7 +47,7 @@ impl Agent {
         if before.step == self.state.step {
             return;
         }
-        tracing::debug!("{:?} → {:?}", before.step, self.state.step);
+        tracing::info!("{:?} → {:?}", before.step, self.state.step);
         self.report_phase(before);
         if self.state.online && !before.online {
             self.report_online();
