@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use super::{Limits, State, Step, StopReason, Time};
 
-/// A job is interrupted this long before its limit at the latest, so that the forge's own limit is not met…
+/// A job is interrupted this long before its limit, so that the forge's own limit is not met…
 const EARLY: Duration = Duration::from_mins(5);
-/// … but never by more than this part of the limit.
+/// The start-up script is ended this long before the runner must be online, so that it is known what took the time…
+const SCRIPT_EARLY: Duration = Duration::from_secs(5);
+/// … but neither by more than this part of the limit.
 const EARLY_PART: u32 = 20;
 /// How long an advised stop that was refused waits before it asks again.
 const ADVISED_AGAIN: Duration = Duration::from_secs(5);
@@ -53,6 +55,17 @@ pub fn deadline(state: &State, limits: &Limits) -> Option<Time> {
         Step::Terminating => after(TERMINATE),
         Step::Done => None,
     }
+}
+
+/// How long the start-up script may take from now, if there is a limit.
+pub fn script_budget(now: Time, limits: &Limits) -> Option<Duration> {
+    let limit = limits.provisioning.duration()?;
+    Some(before(limit, SCRIPT_EARLY).saturating_sub(now))
+}
+
+/// Some time before a limit, but of a short one only a part.
+fn before(limit: Duration, early: Duration) -> Duration {
+    limit.saturating_sub(early.min(limit / EARLY_PART))
 }
 
 /// How long the runner may take to stop, from the beginning of the step.

@@ -130,11 +130,7 @@ pub fn stop(child: Option<Child>, left: Option<(i32, u64)>, grace: Duration) -> 
 impl Agent {
     pub(super) fn provision(&self) -> Effect {
         let (spec, console) = (Arc::clone(&self.spec), self.console.clone());
-        let budget = spec
-            .options
-            .provisioning_timeout
-            .duration()
-            .map(|all| all.saturating_sub(self.began.elapsed()));
+        let budget = lifecycle::script_budget(self.began.elapsed(), &self.limits);
         Box::pin(async move {
             match &spec.options.cloud_startup_script {
                 Some(script) => result(provision::run_startup_script(script, &console, budget.unwrap_or(Duration::MAX)).await),

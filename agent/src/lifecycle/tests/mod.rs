@@ -8,7 +8,7 @@ use std::time::Duration;
 use common::forge::{Job, Removal};
 use common::timeout::Timeout;
 
-use super::{Action, Event, Limits, Running, State, Step, StopReason, deadline, grace, rerun_budget, transition};
+use super::{Action, Event, Limits, Running, State, Step, StopReason, deadline, grace, rerun_budget, script_budget, transition};
 use crate::host::Interruption;
 use crate::runner::Exit;
 
@@ -251,6 +251,12 @@ fn a_job_is_interrupted_some_time_before_its_limit() {
     };
     let short = busy_for(&short);
     assert_eq!(short, Duration::from_secs(19));
+    let (now, limit) = (Duration::from_secs(2), Duration::from_mins(10));
+    assert_eq!(
+        script_budget(now, &limits()),
+        limit.checked_sub(Duration::from_secs(7)),
+        "so that it can say so"
+    );
 }
 
 #[test]
