@@ -20,6 +20,8 @@ const FINISH: Duration = Duration::from_mins(2);
 const FORGE: Duration = Duration::from_secs(45);
 /// The runner needs up to ten seconds to end a step, and some to tell the forge.
 const GRACE: Duration = Duration::from_secs(30);
+/// How long after its last hook a job's last line may come.
+const SETTLE: Duration = Duration::from_secs(10);
 /// How long what outlives the grace may take to vanish when it is killed.
 const KILL: Duration = Duration::from_secs(15);
 /// How long the forge may take to let an interrupted run run again.
@@ -44,10 +46,10 @@ pub fn deadline(state: &State, limits: &Limits) -> Option<Time> {
         Step::Starting => after(limits.provisioning.duration().unwrap_or(ONLINE_AGAIN)),
         Step::Idle if state.advised => after(ADVISED_AGAIN),
         Step::Idle => limits.idle.duration().map(|idle| state.quiet.saturating_add(idle)),
-        Step::Busy => limits
-            .job
-            .duration()
-            .and_then(|limit| after(limit.saturating_sub(EARLY.min(limit / EARLY_PART)))),
+        Step::Busy => {
+            let limit = limits.job.duration().and_then(|limit| after(before(limit, EARLY)));
+            [limit, settled(state)].into_iter().flatten().min()
+        }
         Step::Withdrawing | Step::Unregistering => after(FORGE),
         Step::Finishing => after(FINISH),
         Step::Stopping => after(grace(state) + KILL),
@@ -55,6 +57,11 @@ pub fn deadline(state: &State, limits: &Limits) -> Option<Time> {
         Step::Terminating => after(TERMINATE),
         Step::Done => None,
     }
+}
+
+/// When a job whose last hook has run counts as ended even if its last line was not understood (a name may hold a line's end).
+pub fn settled(state: &State) -> Option<Time> {
+    Some(state.job.as_ref()?.completing?.saturating_add(SETTLE))
 }
 
 /// How long the start-up script may take from now, if there is a limit.

@@ -121,6 +121,8 @@ pub enum Event {
     JobStarted(String),
     /// The ids of the running job.
     JobKnown(Job),
+    /// The job's last hook ran: its end is near, or has been.
+    JobCompleting,
     /// The job of this name ended; whether well.
     JobEnded(String, bool),
     /// The forge does not know the runner any more.
@@ -157,6 +159,8 @@ pub struct Running {
     pub name: Option<String>,
     /// Its ids, once the hook has told them.
     pub ids: Option<Job>,
+    /// When its last hook ran, if it has. A hint: a job can forge it, but then only the forge's own word can stop the runner.
+    pub completing: Option<Time>,
 }
 
 /// All that the agent knows of its life.
@@ -210,8 +214,8 @@ impl State {
     /// The state of an agent that finds another's remains: it never resumes. It ends what is left, runs the job again, takes its leave, and goes.
     pub fn crashed(job: Option<Job>) -> Self {
         let job = job.map(|ids| Running {
-            name: None,
             ids: Some(ids),
+            ..Running::default()
         });
         Self {
             step: Step::Stopping,

@@ -2,6 +2,7 @@
 
 use common::forge::Removal;
 
+use super::limits::settled;
 use super::{Action, Event, Limits, Running, State, Step, StopReason, Time};
 use crate::host::Interruption;
 use crate::runner::Exit;
@@ -28,6 +29,7 @@ fn next_state(state: State, event: Event, now: Time, limits: &Limits) -> State {
         Event::Deregistered => deregistered(state, now, limits),
         Event::Listening => listening(state, now),
         Event::JobStarted(_) | Event::JobKnown(_) => started(state, event, now),
+        Event::JobCompleting => completing(state, now),
         Event::JobEnded(name, success) => ended(state, &name, success, now, limits),
         Event::Succeeded => succeeded(state, now, limits),
         Event::Failed(why) => failed(state, why, now, limits),
@@ -162,15 +164,16 @@ fn started(state: State, event: Event, now: Time) -> State {
         Event::JobStarted(name) => {
             // A hook that was faster has told the ids of this job, else they are another's.
             let ids = old.ids.filter(|_| old.name.is_none());
-            (true, Running { name: Some(name), ids })
+            (
+                true,
+                Running {
+                    name: Some(name),
+                    ids,
+                    completing: None,
+                },
+            )
         }
-        Event::JobKnown(ids) => (
-            false,
-            Running {
-                name: old.name,
-                ids: Some(ids),
-            },
-        ),
+        Event::JobKnown(ids) => (false, Running { ids: Some(ids), ..old }),
         _ => return state,
     };
     let reruns = state.reruns;
@@ -190,19 +193,28 @@ fn ended(state: State, name: &str, success: bool, now: Time, limits: &Limits) ->
         return state;
     }
     match state.step {
-        Step::Busy => {
-            let state = without_job(state, now);
-            let next = match (limits.single, state.advised) {
-                (true, _) => Step::Finishing,
-                (false, true) => Step::Withdrawing,
-                (false, false) => Step::Idle,
-            };
-            state.enter(next, now)
-        }
+        Step::Busy => after_job(state, now, limits),
         // It ended just in time: there is nothing to run again.
         Step::Stopping if success => State { job: None, ..state },
         _ => state,
     }
+}
+
+fn completing(mut state: State, now: Time) -> State {
+    if let (Step::Busy, Some(job)) = (state.step, state.job.as_mut()) {
+        job.completing = Some(now);
+    }
+    state
+}
+
+fn after_job(state: State, now: Time, limits: &Limits) -> State {
+    let state = without_job(state, now);
+    let next = match (limits.single, state.advised) {
+        (true, _) => Step::Finishing,
+        (false, true) => Step::Withdrawing,
+        (false, false) => Step::Idle,
+    };
+    state.enter(next, now)
 }
 
 fn without_job(state: State, now: Time) -> State {
@@ -271,6 +283,7 @@ fn expired(state: State, now: Time, limits: &Limits) -> State {
             state.stopped(StopReason::Failed(why), now, limits)
         }
         Step::Idle => state.enter(Step::Withdrawing, now),
+        Step::Busy if settled(&state).is_some_and(|at| at <= now) => after_job(state, now, limits),
         Step::Busy => state.stopped(StopReason::TimeLimit(limits.job), now, limits),
         Step::Withdrawing => withdraw(state, now, limits),
         Step::Finishing => state.stopped(StopReason::Single, now, limits),

@@ -209,9 +209,10 @@ impl Agent {
 
     fn read_hooks(&mut self) {
         while let Some(hook) = self.runner.read_hook() {
-            if let Hook::Started(job) = hook {
-                self.handle(Event::JobKnown(job));
-            }
+            self.handle(match hook {
+                Hook::Started(job) => Event::JobKnown(job),
+                Hook::Completed => Event::JobCompleting,
+            });
         }
     }
 

@@ -19,6 +19,8 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// How often a throttled or broken call is tried; the SDK waits in between, longer each time.
 const TRIES: u32 = 6;
+/// The first wait between two tries of a launch; each one after it is twice as long.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait between two tries.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// One try.
@@ -161,9 +163,27 @@ impl Client {
 
     /// Asks for one instance. A repeated try of the same call is the same launch to EC2, by its client token.
     pub async fn launch(&self, launch: &Launch) -> Result<Instance> {
-        let answer = launch.request(&self.sdk).send().await.map_err(Error::of)?;
-        let instance = answer.instances().first().map(convert::instance);
-        instance.ok_or_else(|| Error::unreadable("RunInstances gave no instance"))
+        let mut wait = FIRST_WAIT;
+        let mut tries = 1;
+        loop {
+            // The SDK would try again for a lack of capacity too, which EC2 answers with status 500.
+            let once = aws_sdk_ec2::Config::builder().retry_config(RetryConfig::disabled());
+            let answer = launch.request(&self.sdk).customize().config_override(once).send().await;
+            let error = match answer.map_err(Error::of) {
+                Ok(answer) => {
+                    let instance = answer.instances().first().map(convert::instance);
+                    return instance.ok_or_else(|| Error::unreadable("RunInstances gave no instance"));
+                }
+                Err(error) => error,
+            };
+            if tries == TRIES || !matches!(error.kind(), Kind::Throttle | Kind::Other) {
+                return Err(error);
+            }
+            tracing::info!("RunInstances: {error}; trying again in {} ms", wait.as_millis());
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+            tries += 1;
+        }
     }
 
     /// Every instance with this tag that is not long gone.

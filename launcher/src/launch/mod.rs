@@ -151,7 +151,11 @@ impl Launch<'_> {
         }
         made.stage = "getting the runner's credential";
         let credential = self.credential(made).await?;
-        let order = self.prepared.order(self.request, credential)?;
+        let order = match credential {
+            // The agent may not even ask the forge for its runner.
+            Credential::Jit(_) => self.prepared.order(&self.with_runner().await?, credential)?,
+            Credential::Token(_) => self.prepared.order(self.request, credential)?,
+        };
         made.stage = "creating the instance";
         let instance = self.create(&order, made).await?;
         tracing::info!(
@@ -213,6 +217,22 @@ impl Launch<'_> {
             }
             Enrollment::Token(_) => anyhow::bail!("the forge gave a registration token where a single-use configuration was asked for"),
         }
+    }
+
+    /// The request with the runner that the forge offers, unless the user named one.
+    async fn with_runner(&self) -> Result<Request> {
+        let mut request = self.request.clone();
+        let options = &mut request.options.runner;
+        if options.runner_url.is_none() && options.runner_version.is_none() {
+            let package = self
+                .forge
+                .package(self.prepared.platform)
+                .await
+                .context("asking the forge for its runner")?;
+            options.runner_url = Some(package.url.into());
+            options.runner_sha256 = options.runner_sha256.take().or(package.sha256);
+        }
+        Ok(request)
     }
 
     async fn create(&self, order: &Order, made: &mut Made) -> Result<Instance> {

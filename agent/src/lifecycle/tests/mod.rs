@@ -67,6 +67,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("runner listens", Event::Listening),
         ("job starts", Event::JobStarted("train".into())),
         ("job's ids are known", Event::JobKnown(ids())),
+        ("job's last hook ran", Event::JobCompleting),
         ("job ends well", Event::JobEnded("train".into(), true)),
         ("job ends badly", Event::JobEnded("train".into(), false)),
         ("runner was removed", Event::Deregistered),
@@ -85,6 +86,7 @@ fn usual(step: Step) -> State {
     let busy = Running {
         name: Some("train".into()),
         ids: Some(ids()),
+        completing: None,
     };
     let stopping = at >= 8;
     State {
@@ -168,6 +170,17 @@ fn a_job_that_ended_just_in_time_is_not_run_again() {
     let (state, actions) = follow(usual(Step::Busy), &events, &limits());
     assert_eq!(state.step, Step::Unregistering);
     assert!(!actions.contains(&Action::Rerun));
+}
+
+#[test]
+fn a_job_whose_last_line_was_not_understood_ends_some_time_after_its_hook() {
+    let (state, actions) = follow(usual(Step::Busy), &[Event::JobCompleting], &limits());
+    assert_eq!((state.step, actions.len()), (Step::Busy, 0));
+    let at = deadline(&state, &limits()).unwrap();
+    let (early, _) = transition(state.clone(), Event::Deadline, at - Duration::from_secs(1), &limits());
+    assert!(early.stop.is_some(), "that would be the job's own limit");
+    let (state, _) = transition(state, Event::Deadline, at, &limits());
+    assert_eq!((state.step, state.stop), (Step::Idle, None));
 }
 
 #[test]

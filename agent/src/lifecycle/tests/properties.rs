@@ -59,8 +59,9 @@ proptest! {
     fn no_idle_timeout_stops_a_busy_runner(list in proptest::collection::vec(any_event(), 0..30)) {
         let (state, _) = follow(usual(Step::Idle), &list, &limits());
         if state.step == Step::Busy {
+            let hinted = state.job.as_ref().is_some_and(|job| job.completing.is_some());
             let (next, _) = transition(state, Event::Deadline, Duration::from_secs(1000), &limits());
-            prop_assert!(matches!(next.stop, Some(StopReason::TimeLimit(_))));
+            prop_assert!(matches!(next.stop, Some(StopReason::TimeLimit(_))) || (hinted && next.stop.is_none()));
         }
     }
 }

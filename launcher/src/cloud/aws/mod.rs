@@ -101,7 +101,10 @@ impl Cloud for Aws {
     }
 
     async fn plan(&self, order: &Order) -> Result<Vec<String>> {
-        let mut calls = vec![format!("# {} in {}: the first attempt that finds capacity is the last", order.name, self.region)];
+        let mut calls = vec![format!(
+            "# {} in {}: the first attempt that finds capacity is the last",
+            order.name, self.region
+        )];
         for launch in self.attempts(order).await? {
             let market = match &launch.market {
                 Market::OnDemand => "on demand".to_owned(),
