@@ -68,6 +68,9 @@ async fn a_single_job_that_is_never_run_again_needs_no_token_on_the_machine() {
     world.launch().await.unwrap();
     assert!(!world.order().startup_data.contains("ghp_canary"));
     assert!(matches!(world.spec().credential, Credential::Jit(config) if config.expose() == "jit_canary"));
+    let options = world.spec().options;
+    assert_eq!(options.runner_url.as_deref(), Some("https://github.test/runner.tar.gz"), "its agent cannot ask for it");
+    assert!(options.runner_sha256.is_some());
     for options in [["--single", "--name=one"], ["--no-retry", "--name=one"]] {
         let world = World::new(&options);
         world.launch().await.unwrap();
@@ -114,7 +117,7 @@ async fn a_registration_made_for_a_machine_that_cannot_be_had_is_deleted() {
     let world = World::new(&["--single", "--no-retry", "--name=one"]);
     world.fails("create", failure(Class::Capacity));
     assert_eq!(class(&world.launch().await.unwrap_err()), Class::Capacity);
-    world.expect(&["check_access", "runners one", "enroll", "create", "find", "unregister 7"]);
+    world.expect(&["check_access", "runners one", "enroll", "package", "create", "find", "unregister 7"]);
     assert!(world.is_clean());
 }
 
@@ -228,7 +231,7 @@ async fn a_token_that_is_revoked_meanwhile_ends_it() {
 /// In every step: while it is asked, before it has any effect, and after it had, before its answer came.
 #[tokio::test(start_paused = true)]
 async fn a_signal_at_any_moment_leaves_nothing() {
-    for step in ["check_access", "runners", "enroll", "create", "find"] {
+    for step in ["check_access", "runners", "enroll", "package", "create", "find"] {
         for fault in [Fault::Hang, Fault::HangAfter] {
             let world = World::new(&["--name=one", "--single", "--no-retry"]);
             if step == "find" {

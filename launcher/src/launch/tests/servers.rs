@@ -131,7 +131,13 @@ impl Forge for Servers {
     }
 
     async fn package(&self, _: Platform) -> Result<Package> {
-        anyhow::bail!("a launcher does not ask for it")
+        let url = "https://github.test/runner.tar.gz".parse().unwrap();
+        self.call("package", "", |_| Package {
+            url,
+            sha256: Some("5a".repeat(32)),
+            token: None,
+        })
+        .await
     }
 
     async fn rerun(&self, _: &Rerun) -> Result<RerunOutcome> {
