@@ -8,6 +8,8 @@ use axum::Router;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, put};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -24,7 +26,7 @@ struct Known {
     kind: String,
     zone: String,
     image: String,
-    user_data: String,
+    user_data: Vec<u8>,
     spot: bool,
     taken: Option<SystemTime>,
     advised: Option<SystemTime>,
@@ -39,7 +41,7 @@ impl Metadata {
             kind: get("InstanceType"),
             zone: zone.into(),
             image: get("ImageId"),
-            user_data: get("UserData"),
+            user_data: STANDARD.decode(get("UserData")).unwrap_or_default(),
             spot: get("InstanceMarketOptions.MarketType") == "spot",
             taken: None,
             advised: None,
@@ -127,9 +129,9 @@ async fn value(State(metadata): State<Metadata>, Path(path): Path<String>, heade
     }
 }
 
-async fn user_data(State(metadata): State<Metadata>, headers: HeaderMap) -> (StatusCode, String) {
+async fn user_data(State(metadata): State<Metadata>, headers: HeaderMap) -> (StatusCode, Vec<u8>) {
     if !is_allowed(&headers) {
-        return (StatusCode::UNAUTHORIZED, String::new());
+        return (StatusCode::UNAUTHORIZED, Vec::new());
     }
     (StatusCode::OK, metadata.known(|known| known.user_data.clone()))
 }

@@ -15,6 +15,7 @@ use super::{Ec2, Form, Instance, State, lock, machine};
 use crate::events::Source;
 use crate::faults::matches;
 use crate::imds::Metadata;
+use crate::instance;
 
 /// EC2 gives the last part of the console only.
 const CONSOLE: usize = 64 << 10;
@@ -177,7 +178,7 @@ pub fn console(ec2: &Ec2, form: &Form) -> Result<String, Refusal> {
     if ec2.with(&id, |_| ()).is_none() {
         return refuse("InvalidInstanceID.NotFound", format!("The instance ID '{id}' does not exist"));
     }
-    let bytes = std::fs::read(ec2.machine_dir(&id).join("console")).unwrap_or_default();
+    let bytes = std::fs::read(ec2.machine_dir(&id).join(instance::CONSOLE)).unwrap_or_default();
     let tail = &bytes[bytes.len().saturating_sub(CONSOLE)..];
     let now = format!("{:.3}", Timestamp::now());
     Ok(text("instanceId", &id) + &text("timestamp", &now) + &text("output", &STANDARD.encode(tail)))

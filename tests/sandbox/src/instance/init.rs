@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use nix::unistd::Uid;
+use nix::sys::stat::Mode;
+use nix::unistd::{Uid, mkfifo};
 
 use super::Isolation;
 
@@ -23,7 +24,7 @@ const NOBODY: u32 = 65_534;
 /// A power button that works like the real programs', but only presses the sandbox's.
 const SHIM: &str = r#"#!/bin/sh
 case "${0##*/} $*" in
-"systemctl poweroff"* | poweroff* | shutdown* | reboot* | halt*) echo "${0##*/} $*" >>'@power@' ;;
+"systemctl poweroff"* | poweroff* | shutdown* | reboot* | halt*) echo "${0##*/} $*" >'@power@' ;;
 *) exit 1 ;;
 esac
 "#;
@@ -37,13 +38,15 @@ pub fn prepare(dir: &Path, user_data: &str, isolation: Isolation) -> Result<()> 
     fs::create_dir_all(&shims).with_context(|| format!("making {}", shims.display()))?;
     let shim = SHIM.replace("@power@", &dir.join("power").display().to_string());
     let programs = SHIMS.map(|name| (shims.join(name), shim.as_str(), 0o755));
-    let own = [("console", "", 0o666), ("power", "", 0o666), ("user-data", user_data, 0o700)];
-    for (path, text, mode) in programs
-        .into_iter()
-        .chain(own.map(|(name, text, mode)| (dir.join(name), text, mode)))
-    {
+    let own = (dir.join("user-data"), user_data, 0o700);
+    for (path, text, mode) in programs.into_iter().chain([own]) {
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
+    }
+    // Pipes, not files: what is written to a device is never cut off by who opens it next.
+    for path in [dir.join("console"), dir.join("power")] {
+        mkfifo(&path, Mode::S_IRWXU).with_context(|| format!("making {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
     }
     if is_demoted(isolation) {
         for path in [dir.to_owned(), dir.join("user-data")] {

@@ -3,10 +3,10 @@
 mod init;
 
 use std::fs;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -15,14 +15,20 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, Uid};
-use tokio::process::Child;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::pipe::{self, Receiver};
+use tokio::process::{Child, ChildStdin};
 
 use crate::events::{Events, Source};
 
-/// How often an instance's console and power button are looked at.
+/// How often the processes of a destroyed instance are looked for.
 const LOOK: Duration = Duration::from_millis(20);
 /// How long the processes of a destroyed instance may take to vanish.
 const GONE: Duration = Duration::from_secs(10);
+/// How much is read from a console at once, in bytes.
+const CHUNK: usize = 4096;
+/// Where, in an instance's directory, all that its console showed is kept.
+pub const CONSOLE: &str = "console.log";
 /// The PATH of an instance, after the power buttons.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -96,8 +102,12 @@ pub struct Boot {
 pub struct Machine {
     boot: Boot,
     init: Child,
+    /// Its power: it ends when this is closed.
+    _supply: Option<ChildStdin>,
     cord: Option<Child>,
-    console: u64,
+    console: Receiver,
+    power: Receiver,
+    log: fs::File,
     line: Vec<u8>,
 }
 
@@ -125,42 +135,45 @@ impl Machine {
             "#!/bin/sh\n"
         };
         init::prepare(dir, script, boot.isolation)?;
+        // Read and write: there is always a reader, and never an end.
+        let open = |name: &str| pipe::OpenOptions::new().read_write(true).open_receiver(dir.join(name));
+        let (console, power) = (open("console")?, open("power")?);
+        let log = fs::File::create(dir.join(CONSOLE)).context("making the console's log")?;
         let mut command = init::command(dir, world(dir), &programs()?, boot.isolation)?;
-        command.env_clear().process_group(0);
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.envs(environment(&boot));
+        command.env_clear().envs(environment(&boot)).process_group(0);
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
         // What goes wrong before the user data starts is on the console, too.
-        command.stderr(fs::OpenOptions::new().append(true).open(dir.join("console"))?);
-        let spawn = |command: Command| tokio::process::Command::from(command).kill_on_drop(true).spawn();
-        let init = spawn(command).context("starting the instance")?;
-        let cord = if boot.isolation == Isolation::PrivateRoot {
-            let mut cord = init::cord(dir);
-            // Its own death must not be part of the instance's, and Ctrl-C not its business.
-            cord.env_clear().env("PATH", PATH).process_group(0);
-            cord.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-            Some(tokio::process::Command::from(cord).spawn().context("starting the power cord")?)
-        } else {
-            None
-        };
+        command.stderr(fs::OpenOptions::new().write(true).open(dir.join("console"))?);
+        let mut init = tokio::process::Command::from(command)
+            .kill_on_drop(true)
+            .spawn()
+            .context("starting the instance")?;
+        let cord = (boot.isolation == Isolation::PrivateRoot).then(|| cord(dir)).transpose()?;
         Ok(Self {
             boot,
+            // Waiting for a child closes what is left in it.
+            _supply: init.stdin.take(),
             init,
             cord,
-            console: 0,
+            console,
+            power,
+            log,
             line: Vec::new(),
         })
     }
 
     /// Waits until it powers itself off; meanwhile its console is told.
     pub async fn powered_off(&mut self) {
+        let (mut text, mut word) = (vec![0; CHUNK], [0]);
         loop {
-            self.tell_console();
-            let pressed = fs::metadata(self.boot.dir.join("power")).is_ok_and(|file| file.len() > 0);
-            let ended = matches!(self.init.try_wait(), Ok(Some(_)) | Err(_));
-            if pressed || ended {
-                return;
+            tokio::select! {
+                read = self.console.read(&mut text) => match read {
+                    Ok(length) => self.tell(&text[..length]),
+                    Err(_) => return,
+                },
+                _ = self.power.read(&mut word) => return,
+                _ = self.init.wait() => return,
             }
-            tokio::time::sleep(LOOK).await;
         }
     }
 
@@ -185,34 +198,34 @@ impl Machine {
             drop(cord.stdin.take());
             let _ = cord.wait().await;
         }
-        self.tell_console();
+        let mut text = vec![0; CHUNK];
+        while let Ok(length) = self.console.try_read(&mut text) {
+            self.tell(&text[..length]);
+        }
         if !self.line.is_empty() {
-            self.line.push(b'\n');
-            self.tell_lines();
+            self.tell(b"\n");
         }
     }
 
-    /// Publishes the whole lines that are new on the console.
-    fn tell_console(&mut self) {
-        let Ok(mut file) = fs::File::open(self.boot.dir.join("console")) else {
-            return;
-        };
-        let mut bytes = Vec::new();
-        if file.seek(SeekFrom::Start(self.console)).is_err() || file.read_to_end(&mut bytes).is_err() {
-            return;
-        }
-        self.console += bytes.len() as u64;
-        self.line.append(&mut bytes);
-        self.tell_lines();
-    }
-
-    fn tell_lines(&mut self) {
+    /// Keeps what came from the console, and publishes its whole lines.
+    fn tell(&mut self, text: &[u8]) {
+        // The log is for who reads the console later; the events are told in any case.
+        let _ = self.log.write_all(text);
+        self.line.extend_from_slice(text);
         while let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.line.drain(..=end).collect();
             let text = String::from_utf8_lossy(&line);
             self.boot.events.push(Source::Instance, "console", &self.boot.id, text.trim_end());
         }
     }
+}
+
+/// The power cord of an instance without namespaces. Its own death must not be part of the instance's, and Ctrl-C is not its business.
+fn cord(dir: &Path) -> Result<Child> {
+    let mut command = init::cord(dir);
+    command.env_clear().env("PATH", PATH).process_group(0);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    tokio::process::Command::from(command).spawn().context("starting the power cord")
 }
 
 /// All that an instance has of an environment.
