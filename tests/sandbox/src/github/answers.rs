@@ -5,7 +5,8 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::state::{Job, Registration, Run};
+use super::registry::Registration;
+use super::state::{Job, Run, conclusion};
 
 /// A commit that every run of this world is of.
 const SHA: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -35,6 +36,7 @@ pub fn runner(registration: &Registration) -> Value {
         "status": if registration.online { "online" } else { "offline" },
         "busy": registration.job.is_some(),
         "ephemeral": registration.ephemeral,
+        "version": registration.version,
         "labels": registration.labels.iter().enumerate().map(label).collect::<Vec<_>>(),
     })
 }
@@ -123,27 +125,36 @@ impl Place<'_> {
         repository
     }
 
-    /// A workflow run.
-    pub fn run(&self, run: &Run) -> Value {
+    /// An attempt of a workflow run.
+    pub fn run(&self, run: &Run, attempt: u32) -> Value {
         let url = self.url(&format!("/actions/runs/{}", run.id.0));
+        let (status, ended) = if attempt == run.attempt {
+            (run.status(), run.ended.then(|| run.conclusion()))
+        } else {
+            ("completed", Some(conclusion(&run.executions(attempt))))
+        };
+        let completed = run.jobs.iter().filter_map(|job| job.completed).max().filter(|_| run.ended);
+        let person = json!({ "name": "octo", "email": "octo@example.com" });
         let mut answer = json!({
             "id": run.id.0, "node_id": "WFR_1", "name": run.workflow.name, "head_branch": "main", "head_sha": SHA, "run_number": 1,
-            "run_attempt": run.attempt, "display_title": run.workflow.name, "event": "push", "status": run.status(),
-            "conclusion": run.ended.then(|| run.conclusion()), "path": ".github/workflows/ci.yml", "workflow_id": 1,
-            "url": url, "html_url": url, "created_at": time(run.created), "updated_at": time(SystemTime::now()), "pull_requests": [],
+            "run_attempt": attempt, "display_title": run.workflow.name, "event": "push", "status": status, "conclusion": ended,
+            "path": ".github/workflows/ci.yml", "workflow_id": 1, "url": url, "html_url": url, "created_at": time(run.created),
+            "updated_at": time(completed.unwrap_or_else(SystemTime::now)), "run_started_at": time(run.started), "pull_requests": [],
+            "actor": self.owner(), "triggering_actor": self.owner(),
             "repository": self.repository(), "head_repository": self.repository(),
             "head_commit": {
-                "id": SHA, "tree_id": SHA, "message": "train", "timestamp": time(run.created),
-                "author": { "name": "octo", "email": "octo@example.com" }, "committer": { "name": "octo", "email": "octo@example.com" },
+                "id": SHA, "tree_id": SHA, "message": "train", "timestamp": time(run.created), "author": person, "committer": person,
             },
         });
         for key in ["jobs", "logs", "check_suite", "cancel", "rerun", "artifacts", "workflow"] {
             answer[format!("{key}_url")] = json!(format!("{url}/{key}"));
         }
+        let previous = (attempt > 1).then(|| format!("{url}/attempts/{}", attempt - 1));
+        answer["previous_attempt_url"] = json!(previous);
         answer
     }
 
-    /// The latest execution of a job.
+    /// An execution of a job.
     pub fn job(&self, run: &Run, job: &Job) -> Value {
         let url = self.url(&format!("/actions/jobs/{}", job.id));
         let runner = job.runner.as_ref();

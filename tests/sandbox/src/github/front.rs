@@ -2,15 +2,17 @@
 
 use std::io::Write as _;
 use std::panic::resume_unwind;
+use std::time::{Duration, Instant, SystemTime};
 
 use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 
+use super::rest::Refusal;
 use super::{GitHub, answers, lock, protocol, rest};
 use crate::faults::Effect;
 
@@ -18,6 +20,9 @@ use crate::faults::Effect;
 pub const PREFIX: &str = "/api/v3";
 /// No request is larger.
 const MAX_BODY: usize = 1 << 20;
+/// What a user may ask in an hour.
+const RATE_LIMIT: usize = 5000;
+const RATE_WINDOW: Duration = Duration::from_hours(1);
 
 /// The whole service.
 pub fn app(github: &GitHub) -> Router {
@@ -49,10 +54,10 @@ async fn front(State(github): State<GitHub>, request: Request, next: Next) -> Re
             return response;
         }
     }
-    let Some(api) = api else {
-        return next.run(request).await;
+    let answer = match api {
+        Some(api) => answered(&github, request, api, next).await,
+        None => next.run(request).await,
     };
-    let answer = answered(&github, request, api, next).await;
     if lose {
         hang_up();
     }
@@ -102,6 +107,7 @@ fn note(github: &GitHub, asked: &Asked, status: u16) {
         path: asked.path.clone(),
         user_agent: asked.user_agent.clone(),
         status,
+        at: Instant::now(),
     });
 }
 
@@ -109,33 +115,47 @@ async fn answered(github: &GitHub, request: Request, path: String, next: Next) -
     let asked = Asked::of(&request, path);
     let (parts, body) = request.into_parts();
     let sent = to_bytes(body, MAX_BODY).await.unwrap_or_default();
-    let answer = if is_authorised(github, &parts.headers) {
-        next.run(Request::from_parts(parts, Body::from(sent.clone()))).await
-    } else {
-        (StatusCode::UNAUTHORIZED, axum::Json(answers::error(401, "Bad credentials"))).into_response()
+    let answer = match objection(github, &asked, &parts.headers) {
+        None => next.run(Request::from_parts(parts, Body::from(sent.clone()))).await,
+        Some(objection) => objection.into_response(),
     };
     let (mut parts, body) = answer.into_parts();
     let said = to_bytes(body, usize::MAX).await.unwrap_or_default();
     let status = parts.status.as_u16();
     note(github, &asked, status);
     record(github, &asked, &sent, status, &said);
-    for (name, value) in [
-        ("x-ratelimit-limit", "5000"),
-        ("x-ratelimit-remaining", "4999"),
-        ("x-ratelimit-resource", "core"),
-    ] {
-        parts.headers.insert(name, axum::http::HeaderValue::from_static(value));
+    for (name, value) in rate(github) {
+        parts.headers.insert(name, HeaderValue::from(value));
     }
     Response::from_parts(parts, Body::from(said))
 }
 
-fn is_authorised(github: &GitHub, headers: &HeaderMap) -> bool {
-    let said = headers
-        .get("authorization")
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+/// What is left of the hour; it is told, and never used up here: a fault can say that it is.
+fn rate(github: &GitHub) -> [(&'static str, u64); 4] {
+    let used = lock(&github.0.log).len().min(RATE_LIMIT);
+    let reset = (SystemTime::now() + RATE_WINDOW).duration_since(SystemTime::UNIX_EPOCH);
+    [
+        ("x-ratelimit-limit", RATE_LIMIT as u64),
+        ("x-ratelimit-used", used as u64),
+        ("x-ratelimit-remaining", (RATE_LIMIT - used) as u64),
+        ("x-ratelimit-reset", reset.unwrap_or_default().as_secs()),
+    ]
+}
+
+/// Why a request is not even looked at.
+fn objection(github: &GitHub, asked: &Asked, headers: &HeaderMap) -> Option<Refusal> {
+    if asked.user_agent.is_empty() {
+        return Some(Refusal(
+            403,
+            "Request forbidden by administrative rules. Please make sure your request has a User-Agent header".into(),
+        ));
+    }
+    let Some(said) = headers.get("authorization") else {
+        return Some(Refusal(401, "Requires authentication".into()));
+    };
+    let said = said.to_str().unwrap_or_default();
     let token = said.strip_prefix("Bearer ").or_else(|| said.strip_prefix("token "));
-    token == Some(&github.0.options.token)
+    (token != Some(&github.0.options.token)).then(|| Refusal(401, "Bad credentials".into()))
 }
 
 fn record(github: &GitHub, asked: &Asked, sent: &Bytes, status: u16, said: &Bytes) {

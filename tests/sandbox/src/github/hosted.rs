@@ -1,7 +1,7 @@
 //! Jobs on machines of GitHub's own: real processes on this one, with the environment that GitHub gives.
 
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, killpg};
@@ -16,8 +16,8 @@ use crate::events::Source;
 /// How often a running job looks whether it was cancelled.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// How long a cancelled job may take to end.
-const CANCEL: Duration = Duration::from_secs(5);
+/// How long a cancelled job may take to end: what GitHub's own runner leaves a step between SIGINT and SIGKILL.
+const CANCEL: Duration = Duration::from_secs(10);
 
 /// Runs a hosted job to its end.
 pub async fn run(github: GitHub, message: Message) {
@@ -84,6 +84,7 @@ async fn execute(github: &GitHub, message: &Message) -> Result<ExitStatus> {
         .env("HOME", dir.path());
     command.envs(lock(&github.0.hosted_env).iter().cloned());
     command.envs(environment(message)).envs(message.env.iter().cloned());
+    command.env("GITHUB_WORKSPACE", dir.path()).env("RUNNER_TEMP", dir.path());
     for (name, file) in files {
         let path = dir.path().join(file);
         std::fs::write(&path, "")?;
@@ -96,6 +97,7 @@ async fn execute(github: &GitHub, message: &Message) -> Result<ExitStatus> {
     };
     let mut lines = std::pin::pin!(lines);
     let mut told = false;
+    let mut killed: Option<Instant> = None;
     loop {
         tokio::select! {
             () = &mut lines, if !told => told = true,
@@ -108,10 +110,14 @@ async fn execute(github: &GitHub, message: &Message) -> Result<ExitStatus> {
                 return Ok(status);
             }
             () = tokio::time::sleep(LOOK) => {
-                if lock(&github.0.state).job(message.job).is_none_or(|job| job.cancel) {
-                    group.signal(Signal::SIGINT);
-                    let _ = tokio::time::timeout(CANCEL, group.leader.wait()).await;
-                    anyhow::bail!("the job was cancelled");
+                let cancelled = lock(&github.0.state).job(message.job).is_none_or(|job| job.cancel);
+                match killed {
+                    None if cancelled => {
+                        group.signal(Signal::SIGINT);
+                        killed = Some(Instant::now() + CANCEL);
+                    }
+                    Some(at) if Instant::now() > at => anyhow::bail!("the job did not end when it was cancelled"),
+                    _ => {}
                 }
             }
         }
@@ -133,17 +139,24 @@ pub fn environment(message: &Message) -> Vec<(String, String)> {
         ("GITHUB_ACTIONS", "true".into()),
         ("GITHUB_ACTOR", "octo".into()),
         ("GITHUB_API_URL", format!("{}{}", message.server, super::front::PREFIX)),
+        ("GITHUB_ACTION", "__run".into()),
         ("GITHUB_EVENT_NAME", "push".into()),
         ("GITHUB_JOB", message.key.clone()),
         ("GITHUB_REF", "refs/heads/main".into()),
         ("GITHUB_REPOSITORY", message.repository.clone()),
+        ("GITHUB_REPOSITORY_ID", "1".into()),
+        (
+            "GITHUB_REPOSITORY_OWNER",
+            message.repository.split('/').next().unwrap_or_default().into(),
+        ),
         ("GITHUB_RUN_ATTEMPT", message.attempt.to_string()),
         ("GITHUB_RUN_ID", message.run.to_string()),
         ("GITHUB_RUN_NUMBER", "1".into()),
         ("GITHUB_SERVER_URL", message.server.clone()),
         ("GITHUB_SHA", "0123456789abcdef0123456789abcdef01234567".into()),
+        ("GITHUB_TRIGGERING_ACTOR", "octo".into()),
         ("GITHUB_WORKFLOW", message.workflow.clone()),
-        ("RUNNER_ARCH", "X64".into()),
+        ("RUNNER_ARCH", crate::standin::ARCH.into()),
         ("RUNNER_NAME", message.runner.clone()),
         ("RUNNER_OS", "Linux".into()),
     ];

@@ -6,17 +6,21 @@ mod answers;
 mod front;
 mod hosted;
 mod protocol;
+mod registry;
 mod rest;
 mod run;
+mod runners;
+mod runs;
 mod state;
 
 use std::fs::OpenOptions;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
+use axum::body::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -25,7 +29,7 @@ use crate::events::{Events, Source};
 use crate::faults::Faults;
 use crate::standin;
 pub use hosted::environment;
-pub use run::{JobSpec, JobView, Message, RunId, RunView, RunnerView, Workflow};
+pub use run::{JobSpec, JobView, Message, Order, RunId, RunView, RunnerView, Work, Workflow};
 use state::State;
 
 /// How often the service looks for runners that have gone and locks that have ended.
@@ -44,8 +48,21 @@ pub struct Options {
     pub lock_expiry: Duration,
     /// The runner's archive ends in the middle.
     pub truncate_archive: bool,
+    /// What the API says of the runner's archive.
+    pub checksum: Checksum,
     /// Where every exchange is written down, one JSON object a line.
     pub record: Option<PathBuf>,
+}
+
+/// The SHA-256 that the API tells for the runner's archive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checksum {
+    /// That of the whole archive.
+    Right,
+    /// Another one.
+    Wrong,
+    /// None: GitHub's description calls it optional.
+    Missing,
 }
 
 impl Default for Options {
@@ -56,6 +73,7 @@ impl Default for Options {
             token: "ghp_sandbox0canary0000000000000000000000".into(),
             lock_expiry: Duration::from_secs(3),
             truncate_archive: false,
+            checksum: Checksum::Right,
             record: std::env::var_os("CML_SANDBOX_RECORD").map(PathBuf::from),
         }
     }
@@ -72,6 +90,8 @@ pub struct Request {
     pub user_agent: String,
     /// What it was answered.
     pub status: u16,
+    /// When it was answered.
+    pub at: Instant,
 }
 
 impl Request {
@@ -94,7 +114,9 @@ struct Inner {
     changed: Notify,
     log: Mutex<Vec<Request>>,
     record: Option<Mutex<std::fs::File>>,
-    archives: Mutex<Vec<Vec<u8>>>,
+    archives: Mutex<Vec<Bytes>>,
+    /// Of the whole archive of the runner.
+    sha256: String,
     hosted_env: Mutex<Vec<(String, String)>>,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -115,7 +137,7 @@ impl GitHub {
                 .with_context(|| format!("opening {}", path.display()))
         };
         let record = options.record.as_ref().map(open).transpose()?.map(Mutex::new);
-        let mut archive = standin::archive()?;
+        let (mut archive, sha256) = standin::archive()?;
         if options.truncate_archive {
             archive.truncate(archive.len() / 2);
         }
@@ -129,6 +151,7 @@ impl GitHub {
             log: Mutex::default(),
             record,
             archives: Mutex::new(vec![archive]),
+            sha256,
             hosted_env: Mutex::default(),
             tasks: Mutex::new(JoinSet::new()),
         }));
@@ -179,7 +202,7 @@ impl GitHub {
     }
 
     /// The runner's archive.
-    pub fn archive(&self) -> Vec<u8> {
+    pub fn archive(&self) -> Bytes {
         lock(&self.0.archives)[0].clone()
     }
 
@@ -187,12 +210,12 @@ impl GitHub {
     pub fn serve_archive(&self, bytes: Vec<u8>) -> (String, String) {
         let sha256 = standin::sha256(&bytes);
         let mut archives = lock(&self.0.archives);
-        archives.push(bytes);
+        archives.push(bytes.into());
         (self.asset_url(archives.len() - 1), sha256)
     }
 
     fn asset_url(&self, number: usize) -> String {
-        format!("{}/_assets/{number}/{}", self.url(), standin::archive_name())
+        format!("{}/_assets/{number}/{}", self.url(), standin::archive_name("x64"))
     }
 
     /// Starts a workflow run.
@@ -207,14 +230,25 @@ impl GitHub {
 
     /// Waits for the end of a run: of its latest attempt.
     pub async fn wait_run(&self, id: RunId, patience: Duration) -> Option<RunView> {
-        let ended = |_: &_| self.run(id).is_some_and(|run| run.status == "completed");
-        self.0.events.wait(patience, ended).await?;
-        self.run(id)
+        let ended = || self.run(id).filter(|run| run.status == "completed");
+        // What happened before does not matter: the run may have been started again since.
+        self.0.events.wait(patience, |_| ended().is_some()).await?;
+        ended()
     }
 
     /// The registered runners.
     pub fn runners(&self) -> Vec<RunnerView> {
         lock(&self.0.state).runner_views()
+    }
+
+    /// Tells a registered runner to do something when it next asks for work: whether there is such a runner.
+    pub fn order(&self, runner: &str, order: Order) -> bool {
+        let given = self.change(|state| {
+            let found = state.runners.iter_mut().find(|one| one.name == runner);
+            found.map(|runner| runner.orders.push_back(order)).is_some()
+        });
+        self.0.changed.notify_waiters();
+        given
     }
 
     /// Every request to the REST API so far.

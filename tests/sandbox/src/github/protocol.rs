@@ -11,8 +11,10 @@ use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::run::Message;
+use super::registry::Purpose;
+use super::run::{Message, Work};
 use super::{GitHub, lock};
+use crate::events::Source;
 
 /// How long a poll for the next job is held.
 const POLL: Duration = Duration::from_secs(20);
@@ -24,6 +26,7 @@ pub fn routes() -> Router<GitHub> {
         .route("/_runner/session", post(session))
         .route("/_runner/next", post(next))
         .route("/_runner/renew", post(renew))
+        .route("/_runner/log", post(log))
         .route("/_runner/done", post(done))
         .route("/_runner/leave", post(leave))
         .route("/_assets/{number}/{name}", get(asset))
@@ -32,8 +35,8 @@ pub fn routes() -> Router<GitHub> {
 /// The files that a configured runner has.
 pub fn files(github: &GitHub, id: u64, name: &str, secret: &str, work: &str, ephemeral: bool) -> [(&'static str, String); 2] {
     let runner = json!({
-        "agentId": id, "agentName": name, "poolId": 1, "poolName": "Default", "serverUrl": github.url(), "gitHubUrl": github.repo_url(),
-        "workFolder": work, "ephemeral": ephemeral,
+        "agentId": id, "agentName": name, "poolId": 1, "poolName": "Default", "serverUrl": github.url(), "workFolder": work,
+        "ephemeral": ephemeral,
     });
     let credentials = json!({ "scheme": "OAuth", "data": { "clientId": secret } });
     // The runner writes its settings with a byte order mark.
@@ -47,18 +50,24 @@ struct Register {
     labels: Vec<String>,
     ephemeral: bool,
     work: String,
+    replace: bool,
 }
 
 async fn register(Shared(github): Shared<GitHub>, Json(body): Json<Register>) -> Response {
     github.change(|state| {
-        if !state.tokens.contains(&body.token) {
+        if !state.takes(&body.token, Purpose::Register) {
             return StatusCode::NOT_FOUND.into_response();
         }
-        match state.register(&body.name, body.labels, body.ephemeral) {
+        let replaced = body
+            .replace
+            .then(|| state.replace(&body.name, body.labels.clone(), body.ephemeral))
+            .flatten();
+        let is_new = replaced.is_none();
+        match replaced.or_else(|| state.register(&body.name, body.labels, body.ephemeral)) {
             None => StatusCode::CONFLICT.into_response(),
             Some((id, secret)) => {
                 let files = files(&github, id, &body.name, &secret, &body.work, body.ephemeral);
-                Json(json!({ "id": id, "files": files })).into_response()
+                Json(json!({ "new": is_new, "files": files })).into_response()
             }
         }
     })
@@ -72,7 +81,7 @@ struct Remove {
 
 async fn remove(Shared(github): Shared<GitHub>, Json(body): Json<Remove>) -> StatusCode {
     github.change(|state| {
-        if !state.tokens.contains(&body.token) {
+        if !state.takes(&body.token, Purpose::Remove) {
             return StatusCode::NOT_FOUND;
         }
         match state.runner(body.id) {
@@ -97,6 +106,10 @@ struct Who {
     success: bool,
     #[serde(default)]
     cancelled: bool,
+    #[serde(default)]
+    version: Option<String>,
+    #[serde(default)]
+    log: String,
 }
 
 impl Who {
@@ -107,6 +120,9 @@ impl Who {
                 return false;
             };
             runner.seen = Some(Instant::now());
+            if self.version.is_some() {
+                runner.version.clone_from(&self.version);
+            }
             runner.polls = runner.polls.saturating_add_signed(polls);
             if !std::mem::replace(&mut runner.online, true) {
                 let name = runner.name.clone();
@@ -117,8 +133,11 @@ impl Who {
     }
 }
 
+/// The beginning of a session; a runner has one at a time.
 async fn session(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> StatusCode {
-    if who.speaks(&github, 0) {
+    if lock(&github.0.state).runner(who.id).is_some_and(|runner| runner.polls > 0) {
+        StatusCode::CONFLICT
+    } else if who.speaks(&github, 0) {
         StatusCode::OK
     } else {
         StatusCode::NOT_FOUND
@@ -147,10 +166,14 @@ async fn next(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> Response 
         let changed = github.0.changed.notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
-        let assigned = github.change(|state| state.runner(who.id).is_some().then(|| state.assign(who.id)));
-        match assigned {
+        let work = github.change(|state| {
+            let order = state.runner(who.id)?.orders.pop_front().map(Work::Order);
+            Some(order.or_else(|| state.assign(who.id).map(|message| Work::Job(Box::new(message)))))
+        });
+        match work {
             None => return StatusCode::NOT_FOUND.into_response(),
-            Some(Some(message)) => return Json(complete(&github, message)).into_response(),
+            Some(Some(Work::Job(message))) => return Json(Work::Job(Box::new(complete(&github, *message)))).into_response(),
+            Some(Some(order)) => return Json(order).into_response(),
             Some(None) => {}
         }
         if tokio::time::timeout_at(ends, changed).await.is_err() {
@@ -178,10 +201,23 @@ async fn renew(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> Response
     match state.job(who.job) {
         Some(job) if job.status.conclusion().is_none() => {
             job.renewed = Instant::now();
+            job.acquired = true;
             Json(json!({ "cancel": job.cancel })).into_response()
         }
         _ => StatusCode::GONE.into_response(),
     }
+}
+
+/// What a job writes.
+async fn log(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> StatusCode {
+    let key = lock(&github.0.state).job(who.job).map(|job| job.spec.key.clone());
+    let Some(key) = key.filter(|_| who.speaks(&github, 0)) else {
+        return StatusCode::NOT_FOUND;
+    };
+    for line in who.log.lines() {
+        github.0.events.push(Source::Forge, "job-output", &key, line);
+    }
+    StatusCode::OK
 }
 
 async fn done(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> StatusCode {
@@ -199,12 +235,7 @@ async fn done(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> StatusCod
 
 /// The end of a session.
 async fn leave(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> StatusCode {
-    github.change(|state| {
-        if let Some(runner) = state.runner(who.id) {
-            runner.seen = None;
-            runner.polls = 0;
-        }
-    });
+    github.change(|state| state.leave(who.id));
     StatusCode::OK
 }
 

@@ -192,6 +192,10 @@ impl State {
     /// Takes a job back from a runner that never took it up.
     pub fn queue_again(&mut self, id: u64) {
         let Some(job) = self.job(id) else { return };
+        if job.cancel {
+            self.complete(id, "cancelled");
+            return;
+        }
         job.status = Status::Waiting;
         job.started = None;
         let (key, runner) = (job.spec.key.clone(), job.runner.take());

@@ -1,14 +1,14 @@
 //! `config.sh`: registers the runner, or removes it.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
 
 use super::http::post;
+use super::session::{Settings, forget, write};
+use super::{ARCH, complain, say};
 
 /// What can be given as `--name VALUE` or as `ACTIONS_RUNNER_INPUT_NAME`.
 const ARGUMENTS: [&str; 9] = [
@@ -64,10 +64,10 @@ impl Input {
             } else if SWITCHES.contains(&name) {
                 input.switches.push(name.into());
             } else {
-                eprintln!(
+                complain(&format!(
                     "Unrecognized command-line input arguments for command {}: '{name}'. For usage refer to: .\\config.cmd --help",
                     input.command
-                );
+                ));
             }
         }
         input
@@ -83,76 +83,72 @@ impl Input {
     }
 }
 
-/// `config.sh …`; returns the exit code.
-pub async fn configure(root: &Path, input: &Input) -> Result<i32> {
-    println!("\n# Authentication\n");
+/// `config.sh …`
+pub async fn configure(root: &Path, input: &Input) -> Result<()> {
+    say(
+        "\n--------------------------------------------------------------------------------\n|       Self-hosted runner registration                                        |",
+    );
+    say("--------------------------------------------------------------------------------\n\n# Authentication\n");
     if root.join(".runner").exists() {
-        eprintln!(
+        bail!(
             "Cannot configure the runner because it is already configured. To reconfigure the runner, run 'config.cmd remove' or './config.sh remove' first."
         );
-        return Ok(1);
     }
-    let url = input.get("url").context("Invalid configuration provided for url.")?;
-    let server = server(url)?;
+    let server = server(input.get("url").context("Invalid configuration provided for url.")?)?;
+    let token = input.get("token").context("Invalid configuration provided for token.")?;
     let host = std::env::var("HOSTNAME").unwrap_or_else(|_| "localhost".into());
     let name = input.get("name").unwrap_or(&host);
-    let mut labels: Vec<String> = Vec::new();
-    if !input.has("no-default-labels") {
-        labels.extend(["self-hosted", "Linux", "X64"].map(str::to_owned));
-    }
-    labels.extend(
-        input
-            .get("labels")
-            .unwrap_or_default()
-            .split(',')
-            .filter(|label| !label.is_empty())
-            .map(str::to_owned),
-    );
     let body = json!({
-        "token": input.get("token").unwrap_or_default(), "name": name, "labels": labels, "ephemeral": input.has("ephemeral"),
+        "token": token, "name": name, "labels": labels(input)?, "ephemeral": input.has("ephemeral"), "replace": input.has("replace"),
         "work": input.get("work").unwrap_or("_work"),
     });
     let (status, answer) = post(&server, "/_runner/register", &body).await?;
     match status {
         200 => {}
-        409 => {
-            eprintln!("A runner exists with the same name {name}.");
-            return Ok(1);
-        }
-        status => {
-            eprintln!("Http response code: {status} from 'POST {server}/api/v3/actions/runner-registration'");
-            return Ok(1);
-        }
+        409 => bail!("A runner exists with the same name {name}."),
+        status => bail!("Http response code: {status} from 'POST {server}/api/v3/actions/runner-registration'"),
     }
-    println!("√ Connected to GitHub\n\n# Runner Registration\n\n√ Runner successfully added\n");
     let answer: Value = serde_json::from_str(&answer)?;
+    let done = if answer["new"] == true {
+        "√ Runner successfully added"
+    } else {
+        "√ Successfully replaced the runner"
+    };
+    say(&format!("√ Connected to GitHub\n\n# Runner Registration\n\n{done}\n"));
     for file in answer["files"].as_array().into_iter().flatten() {
         write(root, file[0].as_str().unwrap_or_default(), file[1].as_str().unwrap_or_default())?;
     }
-    println!("# Runner settings\n\n\n√ Settings Saved.\n");
-    Ok(0)
+    write(root, ".credentials_rsaparams", "{}")?;
+    say("# Runner settings\n\n\n√ Settings Saved.\n");
+    Ok(())
+}
+
+fn labels(input: &Input) -> Result<Vec<String>> {
+    let given = input.get("labels").unwrap_or_default().split(',').map(str::trim);
+    let given: Vec<String> = given.filter(|label| !label.is_empty()).map(str::to_owned).collect();
+    if !input.has("no-default-labels") {
+        let own = ["self-hosted", "Linux", ARCH].map(str::to_owned);
+        return Ok(own.into_iter().chain(given).collect());
+    }
+    if given.is_empty() {
+        bail!("You must specify at least one label when using --no-default-labels.");
+    }
+    Ok(given)
 }
 
 /// `config.sh remove --token …`
-pub async fn remove(root: &Path, input: &Input) -> Result<i32> {
-    println!("\n# Runner removal\n");
-    let settings = super::listener::Settings::read(root)?;
-    let body = json!({ "token": input.get("token").unwrap_or_default(), "id": settings.id });
-    let (status, _) = post(&settings.server, "/_runner/remove", &body).await?;
-    if status != 200 {
-        eprintln!("Failed: Removing runner from the server");
-        return Ok(1);
+pub async fn remove(root: &Path, input: &Input) -> Result<()> {
+    say("\n# Runner removal\n");
+    if !input.has("local") {
+        let settings = Settings::read(root).context("Runner is not configured.")?;
+        let body = json!({ "token": input.get("token").unwrap_or_default(), "id": settings.id });
+        match post(&settings.server, "/_runner/remove", &body).await? {
+            (200, _) => say("\n√ Runner removed successfully"),
+            (422, _) => bail!("Failed: Removing runner from the server\nThe runner is still running a job"),
+            (status, _) => bail!("Failed: Removing runner from the server\nHttp response code: {status}"),
+        }
     }
-    println!("\n√ Runner removed successfully");
-    super::listener::forget(root);
-    Ok(0)
-}
-
-/// Writes one file of the configuration, for its owner only.
-pub fn write(root: &Path, name: &str, text: &str) -> Result<()> {
-    let path = root.join(name);
-    fs::write(&path, text)?;
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+    forget(root);
     Ok(())
 }
 

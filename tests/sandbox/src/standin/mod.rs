@@ -1,9 +1,15 @@
 //! A stand-in for GitHub's runner program: the archive, and the program in it, which behaves like the real one from outside.
+//!
+//! What the real one does, with the places in its source, is told in <https://github.com/actions/runner>; the names of files below are
+//! those of its `src/`.
 
 mod configure;
-mod http;
-mod job;
+mod dispatch;
+pub mod http;
 mod listener;
+mod session;
+mod step;
+mod worker;
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -11,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use anyhow::{Context as _, Result};
+use axum::body::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use jiff::Timestamp;
@@ -20,64 +27,54 @@ pub use listener::main;
 /// The version that it says it has.
 pub const VERSION: &str = "2.336.0";
 
-/// As the real one refuses root, writes its environment down, and hands over.
-const CONFIG: &str = r#"#!/bin/bash
-user_id=$(id -u)
-if [ "$user_id" -eq 0 ] && [ -z "$RUNNER_ALLOW_RUNASROOT" ]; then
-    echo "Must not run with sudo"
-    exit 1
-fi
-cd "$(dirname "$0")"
-source ./env.sh
-if [[ "$1" == "remove" ]]; then
-    ./bin/Runner.Listener "$@"
-else
-    ./bin/Runner.Listener configure "$@"
-fi
-"#;
+/// GitHub's label for this machine's processor.
+pub const ARCH: &str = if cfg!(target_arch = "aarch64") { "ARM64" } else { "X64" };
 
-const ENV: &str = "#!/bin/bash\necho \"$PATH\" > .path\n";
+/// Where the listener is in the archive.
+const LISTENER: &str = "./bin/Runner.Listener";
 
-const RUN: &str = r#"#!/bin/bash
-cd "$(dirname "$0")"
-./bin/Runner.Listener run $*
-echo "Exiting runner..."
-exit 0
-"#;
+/// The scripts of the archive.
+const SCRIPTS: [(&str, &str); 7] = [
+    ("./config.sh", include_str!("scripts/config.sh")),
+    ("./env.sh", include_str!("scripts/env.sh")),
+    ("./run.sh", include_str!("scripts/run.sh")),
+    ("./run-helper.sh.template", include_str!("scripts/run-helper.sh")),
+    ("./safe_sleep.sh", "#!/bin/bash\nsleep \"$1\"\n"),
+    ("./bin/installdependencies.sh", "#!/bin/bash\necho 'Finish Install Dependencies'\n"),
+    ("./externals/node20/bin/node", "#!/bin/sh\nexit 1\n"),
+];
 
-const DEPENDENCIES: &str = "#!/bin/bash\necho 'Finish Install Dependencies'\n";
-
-/// The name of the archive's file.
-pub fn archive_name() -> String {
-    format!("actions-runner-linux-x64-{VERSION}.tar.gz")
+/// The name of the archive's file, for `x64` or `arm64`.
+pub fn archive_name(arch: &str) -> String {
+    format!("actions-runner-linux-{arch}-{VERSION}.tar.gz")
 }
 
-/// The archive, made once. The program in it hands over to ours, which instances see at the same path.
-pub fn archive() -> Result<Vec<u8>> {
-    static ARCHIVE: OnceLock<Vec<u8>> = OnceLock::new();
+/// The archive and its SHA-256, made once in a process. As in the real one, the names in it start with `./`.
+pub fn archive() -> Result<(Bytes, String)> {
+    static ARCHIVE: OnceLock<(Bytes, String)> = OnceLock::new();
     if let Some(archive) = ARCHIVE.get() {
         return Ok(archive.clone());
     }
-    let listener = program("runner-listener")?;
-    let hand_over = format!("#!/bin/sh\nexec '{}' \"$(dirname \"$0\")/..\" \"$@\"\n", listener.display());
-    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
-    for (path, text) in [
-        ("./config.sh", CONFIG),
-        ("./env.sh", ENV),
-        ("./run.sh", RUN),
-        ("./bin/installdependencies.sh", DEPENDENCIES),
-        ("./bin/Runner.Listener", &hand_over),
-        ("./externals/node20/bin/node", "#!/bin/sh\nexit 1\n"),
-    ] {
+    let path = program("runner-listener")?;
+    let listener = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+    // Not compressed: this is done in every test process, and unpacked in every instance, by programs that are built for debugging.
+    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::none()));
+    let scripts = SCRIPTS.map(|(path, text)| (path, text.as_bytes()));
+    for (path, content) in scripts.into_iter().chain([(LISTENER, listener.as_slice())]) {
         let mut header = tar::Header::new_gnu();
-        header.set_size(text.len() as u64);
+        header.set_size(content.len() as u64);
         header.set_mode(0o755);
-        tar.append_data(&mut header, path, text.as_bytes()).context("packing the runner")?;
+        // `append_data` would take the `./` away.
+        let name = header.as_old_mut().name.get_mut(..path.len()).context("too long a name")?;
+        name.copy_from_slice(path.as_bytes());
+        header.set_cksum();
+        tar.append(&header, content).context("packing the runner")?;
     }
     let mut gzip = tar.into_inner()?;
     gzip.flush()?;
     let bytes = gzip.finish()?;
-    Ok(ARCHIVE.get_or_init(|| bytes).clone())
+    let sum = sha256(&bytes);
+    Ok(ARCHIVE.get_or_init(|| (bytes.into(), sum)).clone())
 }
 
 /// Finds one of our programs: beside the running one, or above it (a test runs in `deps/`).
@@ -104,4 +101,15 @@ pub fn sha256(bytes: &[u8]) -> String {
 /// The beginning of most of its lines.
 fn stamp() -> String {
     Timestamp::now().strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+}
+
+/// Prints a line. As with the real one, a reader that has gone is nothing to worry about.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(format!("{line}\n").as_bytes()).and_then(|()| out.flush());
+}
+
+/// Prints a line on standard error.
+fn complain(line: &str) {
+    let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }

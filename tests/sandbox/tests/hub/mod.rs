@@ -1,0 +1,126 @@
+//! A GitHub, and plain HTTP to it, for its tests: no client of ours stands between them and the wire.
+#![allow(clippy::unwrap_used, clippy::expect_used, dead_code)]
+
+use std::time::Duration;
+
+use sandbox::events::{Event, Events};
+use sandbox::github::{GitHub, JobSpec, Options, RunId, Workflow};
+use sandbox::standin::http::{Answer, send};
+use serde_json::Value;
+
+/// How long a test waits for what must happen: never reached when all is well.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+/// The path of the repository in the API.
+pub const REPO: &str = "/repos/octo/train";
+
+pub struct Hub {
+    pub github: GitHub,
+    pub events: Events,
+}
+
+impl Hub {
+    pub async fn new() -> Self {
+        Self::with(Options::default()).await
+    }
+
+    /// One whose exchanges are never held against GitHub's description: what is wrong with them is the test.
+    pub async fn unrecorded() -> Self {
+        Self::with(Options {
+            record: None,
+            ..Options::default()
+        })
+        .await
+    }
+
+    pub async fn with(options: Options) -> Self {
+        let events = Events::default();
+        let github = GitHub::start(events.clone(), options).await.expect("a GitHub on loopback");
+        Self { github, events }
+    }
+
+    /// A request to a path of the repository, as the owner of the token.
+    pub async fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
+        let authorization = format!("Bearer {}", self.github.token());
+        let headers = [("authorization", authorization.as_str()), ("user-agent", "test/1")];
+        send(method, &self.api(&format!("{REPO}/actions{path}")), &headers, body)
+            .await
+            .expect("an answer")
+    }
+
+    pub fn api(&self, path: &str) -> String {
+        format!("{}/api/v3{path}", self.github.url())
+    }
+
+    /// The body of an answer that must have this status.
+    pub async fn json(&self, status: u16, method: &str, path: &str, body: &str) -> Value {
+        let answer = self.ask(method, path, body).await;
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.body);
+        serde_json::from_str(&answer.body).unwrap_or(Value::Null)
+    }
+
+    /// The refusal of a request: its status and GitHub's words.
+    pub async fn refused(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        let answer = self.ask(method, path, body).await;
+        let said: Value = serde_json::from_str(&answer.body).unwrap();
+        (answer.status, said["message"].as_str().unwrap().to_owned())
+    }
+
+    /// Registers a runner for one job that never connects; returns its id.
+    pub async fn runner(&self, name: &str, labels: &[&str]) -> u64 {
+        let body = serde_json::json!({ "name": name, "runner_group_id": 1, "labels": labels });
+        let answer = self.json(201, "POST", "/runners/generate-jitconfig", &body.to_string()).await;
+        answer["runner"]["id"].as_u64().unwrap()
+    }
+
+    pub fn start(&self, jobs: &[JobSpec]) -> RunId {
+        self.github.start_run(Workflow {
+            name: "ci".into(),
+            jobs: jobs.to_vec(),
+        })
+    }
+
+    /// Waits for the end of a run; returns its conclusion.
+    pub async fn conclusion(&self, run: RunId) -> String {
+        let view = self.github.wait_run(run, PATIENCE).await;
+        view.unwrap_or_else(|| panic!("the run did not end:\n{}", self.timeline()))
+            .conclusion
+            .unwrap()
+    }
+
+    /// Waits for an event of this kind about this subject.
+    pub async fn event(&self, what: &str, subject: &str) -> Event {
+        let found = self
+            .events
+            .wait(PATIENCE, |event| event.what == what && event.subject == subject)
+            .await;
+        found.unwrap_or_else(|| panic!("`{what} {subject}` did not happen:\n{}", self.timeline()))
+    }
+
+    pub fn timeline(&self) -> String {
+        let events = self.events.all();
+        let lines: Vec<String> = events.iter().map(|event| format!("{:?} {event}", event.at)).collect();
+        lines.join("\n")
+    }
+}
+
+/// A job for runners with the label `gpu`.
+pub fn job(key: &str, script: &str) -> JobSpec {
+    JobSpec {
+        key: key.into(),
+        name: key.into(),
+        needs: Vec::new(),
+        labels: vec!["self-hosted".into(), "GPU".into()],
+        script: script.into(),
+        env: Vec::new(),
+        timeout: None,
+    }
+}
+
+/// A job for a machine of GitHub's own.
+pub fn hosted(key: &str, script: &str, needs: &[&str]) -> JobSpec {
+    JobSpec {
+        labels: vec!["ubuntu-latest".into()],
+        needs: needs.iter().map(|need| (*need).to_owned()).collect(),
+        ..job(key, script)
+    }
+}
