@@ -5,7 +5,7 @@ mod hub;
 
 use std::time::Duration;
 
-use hub::{Hub, PATIENCE, REPO, hosted, job};
+use hub::{Hub, PATIENCE, REPO, alive, hosted, job};
 use sandbox::faults::{Effect, Fault};
 use sandbox::github::{Checksum, Options};
 use sandbox::standin::{self, http::send};
@@ -349,10 +349,4 @@ async fn closing_ends_the_processes_of_hosted_jobs() {
         }
     };
     tokio::time::timeout(PATIENCE, gone).await.expect("the job's process is gone");
-}
-
-/// Whether a process runs; a zombie does not.
-fn alive(pid: &str) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }

@@ -1,6 +1,8 @@
 //! A GitHub, and plain HTTP to it, for its tests: no client of ours stands between them and the wire.
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code)]
 
+pub mod machine;
+
 use std::time::Duration;
 
 use sandbox::events::{Event, Events};
@@ -123,4 +125,10 @@ pub fn hosted(key: &str, script: &str, needs: &[&str]) -> JobSpec {
         needs: needs.iter().map(|need| (*need).to_owned()).collect(),
         ..job(key, script)
     }
+}
+
+/// Whether a process runs; a zombie does not.
+pub fn alive(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
 }

@@ -1,0 +1,433 @@
+//! The stand-in runner, unpacked and run for real: what it prints, how it ends, and what the service makes of it.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod hub;
+
+use std::time::Duration;
+
+use hub::machine::{Machine, Runner, settings, token};
+use hub::{Hub, PATIENCE, alive, job};
+use nix::sys::signal::Signal;
+use sandbox::faults::{Effect, Fault};
+use sandbox::github::{Options, Order};
+
+const LISTENER: &str = "bin/Runner.Listener";
+const LISTENING: &str = "Listening for Jobs";
+
+fn start(machine: &Machine) -> Runner {
+    Runner::start(&mut machine.command(LISTENER, &["run"]))
+}
+
+#[tokio::test]
+async fn it_is_configured_as_the_real_one_is() {
+    let hub = Hub::new().await;
+    let machine = Machine::new(&hub.github).await;
+    let output = machine.configure(&hub, "r", &["--ephemral"]).await;
+    let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    for line in ["√ Connected to GitHub", "√ Runner successfully added", "√ Settings Saved."] {
+        assert!(out.lines().any(|one| one == line), "{out}");
+    }
+    assert!(err.contains("Unrecognized command-line input arguments"), "{err}");
+    let runner = hub.github.runners().remove(0);
+    assert_eq!(runner.labels, ["self-hosted", "Linux", sandbox::standin::ARCH, "gpu"]);
+    assert!(!runner.ephemeral, "a misspelt option makes no difference");
+    assert_eq!(settings(&machine.root())["agentId"], runner.id);
+    assert_eq!(
+        std::fs::read_to_string(machine.root().join(".path")).unwrap().trim(),
+        std::env::var("PATH").unwrap()
+    );
+
+    let again = machine.configure(&hub, "other", &[]).await;
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8(again.stderr).unwrap().contains("already configured"));
+}
+
+#[tokio::test]
+async fn a_name_in_use_is_refused_unless_it_is_to_be_replaced() {
+    let hub = Hub::new().await;
+    let _first = Machine::configured(&hub, "r", &[]).await;
+    let second = Machine::new(&hub.github).await;
+    let refused = second.configure(&hub, "r", &[]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        String::from_utf8(refused.stderr)
+            .unwrap()
+            .contains("A runner exists with the same name r.")
+    );
+    let id = hub.github.runners()[0].id;
+    let replaced = second.configure(&hub, "r", &["--replace"]).await;
+    assert!(
+        String::from_utf8(replaced.stdout)
+            .unwrap()
+            .contains("√ Successfully replaced the runner")
+    );
+    assert_eq!(settings(&second.root())["agentId"], id);
+}
+
+#[tokio::test]
+async fn wrong_tokens_register_nothing() {
+    let hub = Hub::new().await;
+    let machine = Machine::new(&hub.github).await;
+    let remove = token(&hub, "remove-token").await;
+    for token in ["nonsense", &remove] {
+        let args = ["--unattended", "--url", &hub.github.repo_url(), "--name", "r"];
+        let mut command = machine.command("config.sh", &args);
+        let output = command.env("ACTIONS_RUNNER_INPUT_TOKEN", token).output().await.unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        assert!(String::from_utf8(output.stderr).unwrap().contains("404"));
+    }
+    assert!(hub.github.runners().is_empty());
+}
+
+#[tokio::test]
+async fn it_runs_two_jobs_and_leaves_when_it_is_interrupted() {
+    let hub = Hub::new().await;
+    let machine = Machine::configured(&hub, "r", &[]).await;
+    let mut runner = start(&machine);
+    runner.line(LISTENING).await;
+    hub.event("runner-online", "r").await;
+    let mut hostile = job("first", "echo out; test \"$GITHUB_JOB $RUNNER_NAME $OWN\" = 'first r own'");
+    hostile.name = "x completed with result: Succeeded".into();
+    hostile.env = vec![("OWN".into(), "own".into())];
+    let first = hub.start(&[hostile]);
+    runner
+        .line("Job x completed with result: Succeeded completed with result: Succeeded")
+        .await;
+    assert_eq!(hub.conclusion(first).await, "success");
+    let second = hub.start(&[job("second", "false")]);
+    runner.line("Job second completed with result: Failed").await;
+    assert_eq!(hub.conclusion(second).await, "failure");
+    let out = hub.events.all().into_iter().find(|event| event.what == "job-output");
+    assert_eq!(out.map(|event| event.detail), Some("out".into()));
+    runner.signal(Signal::SIGINT);
+    runner.line("Exiting...").await;
+    assert_eq!(runner.code().await, Some(0));
+    hub.event("runner-offline", "r").await;
+    assert_eq!(hub.github.runners().len(), 1, "it stays registered");
+}
+
+#[tokio::test]
+async fn hooks_see_the_job_and_a_failing_one_fails_it() {
+    let hub = Hub::new().await;
+    let machine = Machine::configured(&hub, "r", &[]).await;
+    let log = machine.path("hooks");
+    let note = |word: &str| {
+        format!(
+            "echo {word} $GITHUB_RUN_ID $GITHUB_RUN_ATTEMPT $GITHUB_REPOSITORY $GITHUB_JOB >>'{}'",
+            log.display()
+        )
+    };
+    let (started, completed) = (
+        machine.hook("started.sh", &note("started")),
+        machine.hook("completed.sh", &note("completed")),
+    );
+    let mut command = machine.command(LISTENER, &["run"]);
+    command
+        .env("ACTIONS_RUNNER_HOOK_JOB_STARTED", &started)
+        .env("ACTIONS_RUNNER_HOOK_JOB_COMPLETED", &completed);
+    let _runner = Runner::start(&mut command);
+    let run = hub.start(&[job("train", "true")]);
+    assert_eq!(hub.conclusion(run).await, "success");
+    let ids = format!("{} 1 octo/train train", run.0);
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), format!("started {ids}\ncompleted {ids}\n"));
+    machine.hook("started.sh", "exit 3");
+    assert_eq!(hub.conclusion(hub.start(&[job("train", "true")])).await, "failure");
+}
+
+#[tokio::test]
+async fn an_interrupted_job_is_canceled_here_and_failed_there() {
+    for whole_group in [false, true] {
+        let hub = Hub::new().await;
+        let machine = Machine::configured(&hub, "r", &[]).await;
+        let completed = machine.hook("completed.sh", &format!("touch '{}'", machine.path("completed").display()));
+        let mut command = machine.command(LISTENER, &["run"]);
+        let mut runner = Runner::start(command.env("ACTIONS_RUNNER_HOOK_JOB_COMPLETED", completed));
+        let run = hub.start(&[job("train", "echo ready; while :; do sleep 0.05; done")]);
+        hub.event("job-output", "train").await;
+        if whole_group {
+            runner.signal_group(Signal::SIGINT);
+        } else {
+            runner.signal(Signal::SIGINT);
+        }
+        runner.line("Exiting...").await;
+        runner.line("Job train completed with result: Canceled").await;
+        assert_eq!(runner.code().await, Some(0));
+        assert_eq!(hub.conclusion(run).await, "failure");
+        assert!(!machine.path("completed").exists(), "no hook runs on a shutdown");
+    }
+}
+
+#[tokio::test]
+async fn a_step_that_ignores_signals_is_killed_with_its_children() {
+    let hub = Hub::new().await;
+    let machine = Machine::configured(&hub, "r", &[]).await;
+    let mut command = machine.command(LISTENER, &["run"]);
+    let mut runner = Runner::start(command.env("STANDIN_STEP_GRACE_MS", "300"));
+    let script = "trap '' INT TERM; (trap '' INT TERM; while :; do sleep 0.05; done) & echo $!; while :; do sleep 0.05; done";
+    hub.start(&[job("train", script)]);
+    let child = hub.event("job-output", "train").await.detail;
+    runner.signal(Signal::SIGTERM);
+    assert_eq!(runner.code().await, Some(0));
+    assert!(!alive(&child));
+}
+
+#[tokio::test]
+async fn what_a_job_leaves_behind_is_killed_unless_it_hides() {
+    let hub = Hub::new().await;
+    let machine = Machine::configured(&hub, "r", &[]).await;
+    let _runner = start(&machine);
+    let script = "setsid sleep 600 >/dev/null 2>&1 & echo $!\nRUNNER_TRACKING_ID= setsid sleep 601 >/dev/null 2>&1 & echo $!";
+    let run = hub.start(&[job("train", script)]);
+    assert_eq!(hub.conclusion(run).await, "success");
+    let events = hub.events.all();
+    let pids: Vec<&str> = events
+        .iter()
+        .filter(|event| event.what == "job-output")
+        .map(|event| event.detail.as_str())
+        .collect();
+    let alive: Vec<bool> = pids.iter().map(|pid| alive(pid)).collect();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pids[1].parse().unwrap()), Signal::SIGKILL).unwrap();
+    assert_eq!(alive, [false, true]);
+}
+
+#[tokio::test]
+async fn a_cancelled_job_runs_the_hook_and_the_runner_goes_on() {
+    let hub = Hub::new().await;
+    let machine = Machine::configured(&hub, "r", &[]).await;
+    let completed = machine.hook("completed.sh", &format!("touch '{}'", machine.path("completed").display()));
+    let mut command = machine.command(LISTENER, &["run"]);
+    let mut runner = Runner::start(command.env("ACTIONS_RUNNER_HOOK_JOB_COMPLETED", completed));
+    let run = hub.start(&[job("train", "echo ready; sleep 600")]);
+    hub.event("job-output", "train").await;
+    hub.json(202, "POST", &format!("/runs/{}/cancel", run.0), "").await;
+    runner.line("Job train completed with result: Canceled").await;
+    assert_eq!(hub.conclusion(run).await, "cancelled");
+    assert!(machine.path("completed").exists());
+    assert_eq!(hub.conclusion(hub.start(&[job("next", "true")])).await, "success");
+}
+
+#[tokio::test]
+async fn a_busy_runner_cannot_be_removed_and_a_removed_one_ends() {
+    let hub = Hub::new().await;
+    let machine = Machine::configured(&hub, "r", &[]).await;
+    let mut runner = start(&machine);
+    let gate = machine.path("gate");
+    let run = hub.start(&[job("train", &format!("while [ ! -e '{}' ]; do sleep 0.05; done", gate.display()))]);
+    hub.event("job-started", "train").await;
+    let id = hub.github.runners()[0].id;
+    let (status, message) = hub.refused("DELETE", &format!("/runners/{id}"), "").await;
+    assert!(status == 422 && message.contains("\"r\" is still running a job"), "{message}");
+    let remove = token(&hub, "remove-token").await;
+    let refused = machine
+        .command("config.sh", &["remove", "--token", &remove])
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(hub.conclusion(run).await, "success");
+    hub.json(204, "DELETE", &format!("/runners/{id}"), "").await;
+    runner
+        .line("The runner no longer exists on the server. Cleaning up local configuration.")
+        .await;
+    assert_eq!(runner.code().await, Some(0));
+    assert!(!machine.root().join(".runner").exists());
+}
+
+#[tokio::test]
+async fn an_idle_runner_is_removed_by_its_own_script() {
+    let hub = Hub::new().await;
+    let machine = Machine::configured(&hub, "r", &[]).await;
+    let remove = token(&hub, "remove-token").await;
+    let output = machine
+        .command("config.sh", &["remove", "--token", &remove])
+        .output()
+        .await
+        .unwrap();
+    let out = String::from_utf8(output.stdout).unwrap();
+    for line in ["√ Runner removed successfully", "√ Removed .credentials", "√ Removed .runner"] {
+        assert!(out.lines().any(|one| one == line), "{out}");
+    }
+    assert!(hub.github.runners().is_empty());
+}
+
+#[tokio::test]
+async fn a_deleted_registration_is_seen_at_the_start() {
+    let hub = Hub::new().await;
+    let machine = Machine::configured(&hub, "r", &[]).await;
+    let id = hub.github.runners()[0].id;
+    hub.json(204, "DELETE", &format!("/runners/{id}"), "").await;
+    let mut runner = start(&machine);
+    let deleted = |line: &str| line.starts_with("Failed to create a session. The runner registration has been deleted from the server");
+    runner.line_that("deleted", deleted).await;
+    assert_eq!(runner.code().await, Some(1));
+    std::fs::remove_file(machine.root().join(".runner")).unwrap();
+    let mut runner = start(&machine);
+    runner.line("Runner is not configured.").await;
+    assert_eq!(runner.code().await, Some(1));
+}
+
+#[tokio::test]
+async fn just_in_time_and_ephemeral_runners_take_one_job() {
+    let hub = Hub::new().await;
+    let body = r#"{"name":"jit","runner_group_id":1,"labels":["self-hosted","gpu"]}"#;
+    let config = hub.json(201, "POST", "/runners/generate-jitconfig", body).await;
+    let jit = Machine::new(&hub.github).await;
+    let mut command = jit.command(LISTENER, &["run"]);
+    command.env("ACTIONS_RUNNER_INPUT_JITCONFIG", config["encoded_jit_config"].as_str().unwrap());
+    let leak = "! env | grep ACTIONS_RUNNER_INPUT";
+    one_job(&hub, &jit, Runner::start(&mut command), leak).await;
+    let ephemeral = Machine::configured(&hub, "ephemeral", &["--ephemeral"]).await;
+    one_job(&hub, &ephemeral, start(&ephemeral), "true").await;
+}
+
+async fn one_job(hub: &Hub, machine: &Machine, mut runner: Runner, script: &str) {
+    runner.line(LISTENING).await;
+    assert!(hub.github.runners()[0].ephemeral);
+    assert_eq!(
+        hub.conclusion(hub.start(&[job("train", script)])).await,
+        "success",
+        "{}",
+        hub.timeline()
+    );
+    runner.line("√ Removed .runner").await;
+    assert_eq!(runner.code().await, Some(0));
+    assert!(hub.github.runners().is_empty() && !machine.root().join(".runner").exists());
+}
+
+#[tokio::test]
+async fn a_killed_runner_loses_its_job_when_the_lock_ends() {
+    let options = Options {
+        lock_expiry: Duration::from_millis(700),
+        ..Options::default()
+    };
+    let hub = Hub::with(options).await;
+    let machine = Machine::configured(&hub, "r", &[]).await;
+    let mut runner = start(&machine);
+    let run = hub.start(&[job("train", "echo ready; sleep 600")]);
+    hub.event("job-output", "train").await;
+    runner.signal_group(Signal::SIGKILL);
+    assert_eq!(runner.code().await, None);
+    assert_eq!(hub.conclusion(run).await, "failure");
+    hub.event("runner-offline", "r").await;
+}
+
+#[tokio::test]
+async fn a_job_that_nobody_takes_up_is_queued_again() {
+    let options = Options {
+        lock_expiry: Duration::from_millis(700),
+        ..Options::default()
+    };
+    let hub = Hub::with(options).await;
+    let machine = Machine::configured(&hub, "r", &[]).await;
+    let run = hub.start(&[job("train", "true")]);
+    // The job is given to the runner, but the runner never hears of it.
+    hub.github.faults().add(Fault {
+        request: "POST /_runner/next".into(),
+        skip: 0,
+        times: 1,
+        effect: Effect::LoseAnswer,
+    });
+    let mut runner = start(&machine);
+    runner.line_that("lost", |line| line.starts_with("Runner connect error: ")).await;
+    runner.line("Runner reconnected.").await;
+    assert_eq!(hub.conclusion(run).await, "success");
+    assert!(
+        hub.events
+            .all()
+            .iter()
+            .any(|event| event.what == "job-queued" && event.detail == "again")
+    );
+    assert_eq!(hub.github.run(run).unwrap().attempt, 1);
+}
+
+#[tokio::test]
+async fn orders_end_it_with_the_codes_of_the_real_one() {
+    let hub = Hub::new().await;
+    let machine = Machine::configured(&hub, "r", &[]).await;
+    let mut runner = start(&machine);
+    runner.line(LISTENING).await;
+    assert!(hub.github.order("r", Order::Update));
+    runner
+        .line("Runner will exit shortly for update, should be back online within 10 seconds.")
+        .await;
+    assert_eq!(runner.code().await, Some(3));
+    let updated = async {
+        while !machine.root().join("update.finished").exists() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, updated).await.expect("the update script ends");
+    for (value, code) in [("", 1), ("1", 7)] {
+        let mut command = machine.command(LISTENER, &["run"]);
+        let mut runner = Runner::start(command.env("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE", value));
+        runner.line(LISTENING).await;
+        assert!(hub.github.order("r", Order::Deprecated));
+        assert_eq!(runner.code().await, Some(code), "{:?}", runner.said);
+    }
+}
+
+#[tokio::test]
+async fn a_second_session_is_refused() {
+    let hub = Hub::new().await;
+    let machine = Machine::configured(&hub, "r", &[]).await;
+    let mut first = start(&machine);
+    first.line(LISTENING).await;
+    let mut second = start(&machine);
+    second.line("A session for this runner already exists.").await;
+    assert_eq!(second.code().await, Some(5));
+    assert_eq!(hub.conclusion(hub.start(&[job("train", "true")])).await, "success");
+}
+
+#[tokio::test]
+async fn its_script_restarts_and_ends_it_as_the_real_one_does() {
+    let hub = Hub::new().await;
+    let machine = Machine::configured(&hub, "r", &[]).await;
+    let mut runner = Runner::start(&mut machine.command("run.sh", &[]));
+    runner.line(LISTENING).await;
+    hub.github.order("r", Order::Update);
+    runner.line("Restarting runner...").await;
+    runner.line(LISTENING).await;
+    runner.signal_group(Signal::SIGINT);
+    assert_eq!(runner.code().await, Some(0));
+    assert!(runner.said.iter().any(|line| line == "Exiting runner..."), "{:?}", runner.said);
+
+    let mut command = machine.command("run.sh", &[]);
+    let mut trapping = Runner::start(command.env("RUNNER_MANUALLY_TRAP_SIG", "1"));
+    trapping.line(LISTENING).await;
+    trapping.signal(Signal::SIGTERM);
+    assert_eq!(trapping.code().await, Some(143), "{:?}", trapping.said);
+    hub.event("runner-offline", "r").await;
+}
+
+#[tokio::test]
+async fn scripts_refuse_root_unless_it_is_allowed() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return skip("scripts_refuse_root_unless_it_is_allowed", "only root is refused");
+    }
+    let hub = Hub::new().await;
+    let machine = Machine::new(&hub.github).await;
+    for (script, words, code) in [
+        ("config.sh", "Must not run with sudo", 1),
+        ("run.sh", "Must not run interactively with sudo", 0),
+    ] {
+        let output = machine
+            .command(script, &[])
+            .env_remove("RUNNER_ALLOW_RUNASROOT")
+            .output()
+            .await
+            .unwrap();
+        assert_eq!(output.status.code(), Some(code));
+        assert!(String::from_utf8(output.stdout).unwrap().starts_with(words));
+    }
+}
+
+/// Notes that a test could not be done here.
+fn skip(name: &str, reason: &str) {
+    use std::io::Write as _;
+    println!("skipped: {name}: {reason}");
+    if let Some(path) = std::env::var_os("CML_TEST_SKIPS") {
+        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+        writeln!(file, "{name}: {reason}").unwrap();
+    }
+}
