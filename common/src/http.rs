@@ -43,7 +43,10 @@ pub fn client() -> Result<Client> {
 /// Builds a client for a server of this very machine (the metadata service): never through a proxy, every request within `patience`.
 pub fn local(patience: Duration) -> Result<Client> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = Client::builder().tls_backend_preconfigured(mozilla_roots()).no_proxy().timeout(patience);
+    let client = Client::builder()
+        .tls_backend_preconfigured(mozilla_roots())
+        .no_proxy()
+        .timeout(patience);
     client.build().context("building the local HTTP client")
 }
 

@@ -94,7 +94,7 @@ pub struct DecisionOptions {
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]
     pub output: Output,
 
-    /// Where an instance downloads the agent from; `{version}` and `{arch}` are replaced
+    /// Where an instance downloads the agent from (several addresses: separated by spaces); `{version}` and `{arch}` are replaced
     #[arg(long, value_name = "URL")]
     pub agent_url: Option<String>,
 

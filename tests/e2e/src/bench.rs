@@ -37,6 +37,9 @@ fn tasks(pid: u32) -> Result<Vec<std::path::PathBuf>> {
 
 fn field(path: &std::path::PathBuf, name: &str) -> Result<u64> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let value = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name}"))?;
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .with_context(|| format!("no {name}"))?;
     Ok(value.split_whitespace().next().context("no value")?.parse()?)
 }

@@ -80,7 +80,9 @@ impl Scene {
 
     /// A world of one's own making.
     pub async fn with(options: Options) -> Self {
-        let world = World::start(options).await.expect("the sandbox starts (run `cargo build --workspace` first)");
+        let world = World::start(options)
+            .await
+            .expect("the sandbox starts (run `cargo build --workspace` first)");
         Self { world }
     }
 
@@ -131,7 +133,9 @@ impl Scene {
     /// Everything that happened, for a failing test's message.
     pub fn timeline(&self) -> String {
         let events = self.world.events.all();
-        let lines = events.iter().map(|event| format!("{:9.3}s {:?} {event}\n", event.at.as_secs_f64(), event.source));
+        let lines = events
+            .iter()
+            .map(|event| format!("{:9.3}s {:?} {event}\n", event.at.as_secs_f64(), event.source));
         lines.collect()
     }
 

@@ -41,11 +41,16 @@ async fn a_job_on_a_lost_spot_machine_runs_again() {
 async fn the_launch_job_of_the_same_run_makes_the_new_machine() {
     let scene = Scene::new().await;
     let gate = scene.world.dir().join("gate");
-    let launch = hosted("launch", "cml runner --cloud=aws --cloud-spot --labels=gpu --idle-timeout=1s --provisioning-timeout=40s");
+    let launch = hosted(
+        "launch",
+        "cml runner --cloud=aws --cloud-spot --labels=gpu --idle-timeout=1s --provisioning-timeout=40s",
+    );
     let mut train = job("train", &until(&gate));
     train.needs = vec!["launch".into()];
     let run = scene.run(&[launch, train]);
-    scene.event_where("our job", |event| event.what == "job-started" && event.subject.contains("train")).await;
+    scene
+        .event_where("our job", |event| event.what == "job-started" && event.subject.contains("train"))
+        .await;
     let first = scene.world.ec2.instances().remove(0);
     scene.world.ec2.spot_notice(&first.id, NOTICE);
     scene.events("instance-launched", 2).await;

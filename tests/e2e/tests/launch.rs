@@ -76,7 +76,12 @@ async fn a_name_in_use_is_found_before_any_cost() {
 async fn a_token_that_is_refused_costs_nothing() {
     for (status, body, code, says) in [
         (401, r#"{"message":"Bad credentials"}"#, 3, "token"),
-        (403, r#"{"message":"Resource not accessible by personal access token"}"#, 3, "dministration"),
+        (
+            403,
+            r#"{"message":"Resource not accessible by personal access token"}"#,
+            3,
+            "dministration",
+        ),
         (404, r#"{"message":"Not Found"}"#, 3, "octo/train"),
     ] {
         let scene = Scene::new().await;
@@ -138,12 +143,24 @@ fn soon() -> String {
 #[tokio::test]
 async fn a_zone_without_capacity_is_passed_over() {
     let scene = Scene::new().await;
-    let refusal = sandbox::ec2::error("InsufficientInstanceCapacity", "We currently do not have sufficient capacity in us-west-1a");
+    let refusal = sandbox::ec2::error(
+        "InsufficientInstanceCapacity",
+        "We currently do not have sufficient capacity in us-west-1a",
+    );
     scene.world.ec2.faults().answer("RunInstances", 1, 500, &refusal);
     scene.launch(&[]).await.succeeded();
-    let zones: Vec<_> = scene.world.ec2.requests().into_iter().filter(|(action, _)| action == "RunInstances").collect();
+    let zones: Vec<_> = scene
+        .world
+        .ec2
+        .requests()
+        .into_iter()
+        .filter(|(action, _)| action == "RunInstances")
+        .collect();
     assert_eq!(zones.len(), 2);
-    assert_ne!(zones[0].1["ClientToken"], zones[1].1["ClientToken"], "another attempt is another request");
+    assert_ne!(
+        zones[0].1["ClientToken"], zones[1].1["ClientToken"],
+        "another attempt is another request"
+    );
     scene.end().await;
 }
 
@@ -151,14 +168,32 @@ async fn a_zone_without_capacity_is_passed_over() {
 async fn what_the_cloud_refuses_is_named() {
     for (code, message, exit, says) in [
         ("InsufficientInstanceCapacity", "There is no Spot capacity available", 4, "capacity"),
-        ("SpotMaxPriceTooLow", "Your Spot request price of 0.001 is lower than the minimum", 4, "price"),
-        ("VcpuLimitExceeded", "You have requested more vCPU capacity than your current limit of 0", 4, "quota"),
-        ("UnauthorizedOperation", "You are not authorized to perform this operation", 3, "ec2:RunInstances"),
+        (
+            "SpotMaxPriceTooLow",
+            "Your Spot request price of 0.001 is lower than the minimum",
+            4,
+            "price",
+        ),
+        (
+            "VcpuLimitExceeded",
+            "You have requested more vCPU capacity than your current limit of 0",
+            4,
+            "quota",
+        ),
+        (
+            "UnauthorizedOperation",
+            "You are not authorized to perform this operation",
+            3,
+            "ec2:RunInstances",
+        ),
     ] {
         let scene = Scene::new().await;
         let refusal = sandbox::ec2::error(code, message);
         scene.world.ec2.faults().answer("RunInstances", 999, 400, &refusal);
-        scene.launch(&["--cloud-spot", "--cloud-spot-price=0.001"]).await.failed_with(exit, &[code, says]);
+        scene
+            .launch(&["--cloud-spot", "--cloud-spot-price=0.001"])
+            .await
+            .failed_with(exit, &[code, says]);
         assert!(scene.world.ec2.instances().is_empty());
         scene.end().await;
     }
@@ -179,10 +214,20 @@ async fn a_dry_run_changes_nothing_and_shows_no_secret() {
     let scene = Scene::new().await;
     let outcome = scene.launch(&["--dry-run"]).await;
     outcome.succeeded();
-    assert!(outcome.stdout.contains("RunInstances") && outcome.stdout.contains("#!/bin/sh"), "{}", outcome.stdout);
+    assert!(
+        outcome.stdout.contains("RunInstances") && outcome.stdout.contains("#!/bin/sh"),
+        "{}",
+        outcome.stdout
+    );
     let shown = outcome.stdout + &outcome.stderr;
     assert!(!shown.contains(scene.world.github.token()), "{shown}");
-    let writes = scene.world.github.requests().into_iter().filter(|request| request.method != "GET").count();
+    let writes = scene
+        .world
+        .github
+        .requests()
+        .into_iter()
+        .filter(|request| request.method != "GET")
+        .count();
     assert_eq!(writes, 0);
     assert!(scene.world.ec2.requests().iter().all(|(action, _)| action.starts_with("Describe")));
     scene.end().await;

@@ -40,7 +40,15 @@ async fn single_takes_one_job_and_leaves_the_other() {
     let run = scene.run(&[job("first", "true"), job("second", "true")]);
     scene.launch(&["--single", "--idle-timeout=30s"]).await.succeeded();
     scene.all_gone().await;
-    let done = scene.world.github.run(run).unwrap().jobs.iter().filter(|job| job.status == "completed").count();
+    let done = scene
+        .world
+        .github
+        .run(run)
+        .unwrap()
+        .jobs
+        .iter()
+        .filter(|job| job.status == "completed")
+        .count();
     assert_eq!(done, 1, "{}", scene.timeline());
     scene.end().await;
 }
@@ -51,7 +59,13 @@ async fn single_without_retry_sends_no_token_to_the_machine() {
     let run = scene.job("true");
     scene.launch(&["--single", "--no-retry"]).await.succeeded();
     assert_eq!(scene.conclusion(run).await, "success");
-    let (_, form) = scene.world.ec2.requests().into_iter().find(|(action, _)| action == "RunInstances").unwrap();
+    let (_, form) = scene
+        .world
+        .ec2
+        .requests()
+        .into_iter()
+        .find(|(action, _)| action == "RunInstances")
+        .unwrap();
     let data = sandbox::instance::user_data(&form["UserData"]).unwrap();
     assert!(!data.contains(scene.world.github.token()), "the token went to the machine");
     scene.end().await;

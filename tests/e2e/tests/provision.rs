@@ -12,9 +12,17 @@ async fn the_startup_script_runs_first_and_its_output_is_on_the_console() {
     let run = scene.job("test -e /opt/prepared");
     scene.launch(&[&startup_script(script)]).await.succeeded();
     assert_eq!(scene.conclusion(run).await, "success");
-    let console = scene.event_where("the script's output", |event| event.what == "console" && event.detail.contains("hello from")).await;
+    let console = scene
+        .event_where("the script's output", |event| {
+            event.what == "console" && event.detail.contains("hello from")
+        })
+        .await;
     assert!(console.detail.contains("bash"), "{console:?}");
-    scene.event_where("the script's text", |event| event.what == "console" && event.detail.contains("$(nothing) EOF 'quoted'")).await;
+    scene
+        .event_where("the script's text", |event| {
+            event.what == "console" && event.detail.contains("$(nothing) EOF 'quoted'")
+        })
+        .await;
     scene.end().await;
 }
 
@@ -29,7 +37,12 @@ async fn a_startup_script_that_fails_ends_the_machine_and_the_launch() {
 #[tokio::test]
 async fn a_startup_script_that_hangs_is_ended_with_its_children() {
     let scene = Scene::new().await;
-    let outcome = scene.launch(&["--provisioning-timeout=4s", &startup_script("echo waiting; sleep 1000 & sleep 1000")]).await;
+    let outcome = scene
+        .launch(&[
+            "--provisioning-timeout=4s",
+            &startup_script("echo waiting; sleep 1000 & sleep 1000"),
+        ])
+        .await;
     outcome.failed_with(5, &["startup-script", "waiting"]);
     scene.end().await;
 }
@@ -38,7 +51,10 @@ async fn a_startup_script_that_hangs_is_ended_with_its_children() {
 async fn a_daemon_that_the_startup_script_leaves_does_not_hold_the_launch() {
     let scene = Scene::new().await;
     let run = scene.job("true");
-    scene.launch(&[&startup_script("sleep 1000 & echo daemon started")]).await.succeeded();
+    scene
+        .launch(&[&startup_script("sleep 1000 & echo daemon started")])
+        .await
+        .succeeded();
     assert_eq!(scene.conclusion(run).await, "success");
     scene.end().await;
 }
@@ -55,7 +71,9 @@ async fn a_runner_that_never_comes_online_is_rolled_back() {
 #[tokio::test]
 async fn a_runner_archive_with_another_checksum_is_not_started() {
     let scene = Scene::new().await;
-    let outcome = scene.launch(&["--runner-url", &archive(&scene), "--runner-sha256", &"0".repeat(64)]).await;
+    let outcome = scene
+        .launch(&["--runner-url", &archive(&scene), "--runner-sha256", &"0".repeat(64)])
+        .await;
     outcome.failed_with(5, &["install-runner", "SHA-256"]);
     assert_eq!(scene.world.events.count("runner-registered"), 0);
     scene.end().await;
@@ -84,7 +102,9 @@ async fn a_truncated_runner_archive_is_not_started() {
 #[tokio::test]
 async fn an_agent_with_another_checksum_is_not_started() {
     let scene = Scene::new().await;
-    let outcome = scene.launch(&["--agent-sha256", &"0".repeat(64), "--provisioning-timeout=20s"]).await;
+    let outcome = scene
+        .launch(&["--agent-sha256", &"0".repeat(64), "--provisioning-timeout=20s"])
+        .await;
     outcome.failed_with(5, &["agent"]);
     scene.end().await;
 }

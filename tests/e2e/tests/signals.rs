@@ -72,8 +72,18 @@ async fn stopped_at(call: &Call, how: Signal, acted_on: bool) {
         how => assert_eq!(outcome.code, Some(128 + how as i32), "{call:?}: {outcome:#?}"),
     }
     if how != Signal::SIGKILL {
-        let live: Vec<_> = scene.world.ec2.instances().into_iter().filter(|i| i.state == "running" || i.state == "pending").collect();
-        assert!(live.is_empty(), "{call:?}: the launcher ended, but left {live:#?}\n{}", scene.timeline());
+        let live: Vec<_> = scene
+            .world
+            .ec2
+            .instances()
+            .into_iter()
+            .filter(|i| i.state == "running" || i.state == "pending")
+            .collect();
+        assert!(
+            live.is_empty(),
+            "{call:?}: the launcher ended, but left {live:#?}\n{}",
+            scene.timeline()
+        );
     }
     scene.end().await;
 }
@@ -102,7 +112,11 @@ async fn a_launcher_that_is_stopped_while_it_waits_destroys_the_instance() {
     for how in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let scene = Scene::new().await;
         let launcher = scene.start(&[&e2e::startup_script("sleep 1000")]);
-        scene.event_where("the start-up script", |event| event.what == "console" && event.detail.contains("name=startup-script state=begin")).await;
+        scene
+            .event_where("the start-up script", |event| {
+                event.what == "console" && event.detail.contains("name=startup-script state=begin")
+            })
+            .await;
         signal(&launcher, how);
         let outcome = Scene::finish(launcher).await;
         assert_eq!(outcome.code, Some(128 + how as i32), "{outcome:#?}");

@@ -69,7 +69,11 @@ async fn a_single_job_that_is_never_run_again_needs_no_token_on_the_machine() {
     assert!(!world.order().startup_data.contains("ghp_canary"));
     assert!(matches!(world.spec().credential, Credential::Jit(config) if config.expose() == "jit_canary"));
     let options = world.spec().options;
-    assert_eq!(options.runner_url.as_deref(), Some("https://github.test/runner.tar.gz"), "its agent cannot ask for it");
+    assert_eq!(
+        options.runner_url.as_deref(),
+        Some("https://github.test/runner.tar.gz"),
+        "its agent cannot ask for it"
+    );
     assert!(options.runner_sha256.is_some());
     for options in [["--single", "--name=one"], ["--no-retry", "--name=one"]] {
         let world = World::new(&options);

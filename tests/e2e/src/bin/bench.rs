@@ -38,12 +38,20 @@ async fn main() -> Result<()> {
 
 /// Prints one line: what was measured, and what it is measured against.
 fn line(figure: &str, measured: f64, against: f64, unit: &str) {
-    println!("{figure:<58} {measured:>9.1} {unit:<2} {against:>9.1} {unit:<2} {:>7.2}", measured / against);
+    println!(
+        "{figure:<58} {measured:>9.1} {unit:<2} {against:>9.1} {unit:<2} {:>7.2}",
+        measured / against
+    );
 }
 
 fn sizes(launcher: &Path, agent: &Path) -> Result<()> {
-    for (name, path, goal) in [("launcher, stripped (goal)", launcher, 15.0), ("agent, stripped (goal)", agent, 5.0)] {
-        let size = std::fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?.len();
+    for (name, path, goal) in [
+        ("launcher, stripped (goal)", launcher, 15.0),
+        ("agent, stripped (goal)", agent, 5.0),
+    ] {
+        let size = std::fs::metadata(path)
+            .with_context(|| format!("looking at {}", path.display()))?
+            .len();
         line(name, mega(size), goal, "MB");
     }
     Ok(())
@@ -88,7 +96,10 @@ async fn start(world: World) -> Result<()> {
         times: 1,
         effect: Effect::Hold(gate.clone()),
     });
-    let mut child = world.launcher(&["runner", "--cloud=aws", "--labels=gpu", "--idle-timeout=1s"]).stderr(Stdio::null()).spawn()?;
+    let mut child = world
+        .launcher(&["runner", "--cloud=aws", "--labels=gpu", "--idle-timeout=1s"])
+        .stderr(Stdio::null())
+        .spawn()?;
     gate.reached().await;
     let pid = child.id().context("the launcher ended")?;
     line("launcher: own time to RunInstances (goal)", milli(bench::cpu(pid)?), 50.0, "ms");
@@ -103,7 +114,12 @@ async fn life(world: World) -> Result<()> {
     launch(&world, &["--idle-timeout=never"]).await?;
     let instance = world.ec2.instances().remove(0);
     let pid = world.ec2.agent_pid(&instance.id).context("no agent runs")?.unsigned_abs();
-    line("agent: own time to a listening runner, unpacking included", milli(bench::cpu(pid)?), 20.0, "ms");
+    line(
+        "agent: own time to a listening runner, unpacking included",
+        milli(bench::cpu(pid)?),
+        20.0,
+        "ms",
+    );
     let (time, woken, asked) = (bench::cpu(pid)?, bench::switches(pid)?, requests(&world));
     tokio::time::sleep(WATCHED).await;
     let minute = Duration::from_secs(60).div_duration_f64(WATCHED);
@@ -113,10 +129,20 @@ async fn life(world: World) -> Result<()> {
     #[allow(clippy::cast_precision_loss)]
     let woken = (bench::switches(pid)? - woken) as f64 * minute;
     line("agent idle: wake-ups a minute (goal)", woken, 20.0, "");
-    println!("{:<58} {:>9}    {:>9}", "agent idle: forge requests (goal)", requests(&world) - asked, 0);
+    println!(
+        "{:<58} {:>9}    {:>9}",
+        "agent idle: forge requests (goal)",
+        requests(&world) - asked,
+        0
+    );
     world.ec2.signal_agent(&instance.id)?;
     wait_gone(&world).await?;
-    println!("{:<58} {:>9}    {:>9}", "agent: forge requests in its life (goal)", requests(&world), 3);
+    println!(
+        "{:<58} {:>9}    {:>9}",
+        "agent: forge requests in its life (goal)",
+        requests(&world),
+        3
+    );
     empty(world).await
 }
 
@@ -128,7 +154,11 @@ async fn launch(world: &World, more: &[&str]) -> Result<()> {
     let mut args = vec!["runner", "--cloud=aws", "--labels=gpu"];
     args.extend(more);
     let output = world.launcher(&args).output().await?;
-    anyhow::ensure!(output.status.success(), "the launch failed: {}", String::from_utf8_lossy(&output.stderr));
+    anyhow::ensure!(
+        output.status.success(),
+        "the launch failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(())
 }
 
@@ -138,15 +168,26 @@ async fn archive(world: World) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let began = Instant::now();
     let script = "curl -sf \"$1\" | tar xz -C \"$2\"";
-    let piped = tokio::process::Command::new("sh").args(["-c", script, "sh", &url]).arg(dir.path()).status().await?;
+    let piped = tokio::process::Command::new("sh")
+        .args(["-c", script, "sh", &url])
+        .arg(dir.path())
+        .status()
+        .await?;
     anyhow::ensure!(piped.success(), "curl | tar failed");
     let piped = began.elapsed();
     launch(&world, &["--idle-timeout=1s", "--runner-url", &url, "--runner-sha256", &sha256]).await?;
     let events = world.events.all();
     let at = |text: &str| events.iter().find(|event| event.detail.contains(text)).map(|event| event.at);
     let (from, to) = (at("name=install-runner state=begin"), at("name=install-runner state=ok"));
-    let ours = to.context("no end of the installation")?.saturating_sub(from.context("no begin of the installation")?);
-    line("archive of 200 MB: verified and unpacked (curl | tar xz)", milli(ours), milli(piped), "ms");
+    let ours = to
+        .context("no end of the installation")?
+        .saturating_sub(from.context("no begin of the installation")?);
+    line(
+        "archive of 200 MB: verified and unpacked (curl | tar xz)",
+        milli(ours),
+        milli(piped),
+        "ms",
+    );
     wait_gone(&world).await?;
     empty(world).await
 }
