@@ -5,7 +5,7 @@ mod hub;
 
 use std::time::Duration;
 
-use hub::{Hub, PATIENCE, REPO, alive, hosted, job};
+use hub::{Hub, REPO, gone, hosted, job};
 use sandbox::faults::{Effect, Fault};
 use sandbox::github::{Checksum, Options};
 use sandbox::standin::{self, http::send};
@@ -343,10 +343,5 @@ async fn closing_ends_the_processes_of_hosted_jobs() {
     hub.start(&[hosted("sleepy", "echo $$; sleep 600", &[])]);
     let pid = hub.event("job-output", "sleepy").await.detail;
     hub.github.close().await;
-    let gone = async {
-        while alive(&pid) {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, gone).await.expect("the job's process is gone");
+    gone(&pid).await;
 }

@@ -16,6 +16,16 @@ use tokio::time::timeout;
 
 use super::{Hub, PATIENCE};
 
+/// The program that is supervised, below the runner's root.
+pub const LISTENER: &str = "bin/Runner.Listener";
+/// It is ready.
+pub const LISTENING: &str = "Listening for Jobs";
+
+/// Starts the listener of a configured runner.
+pub fn start(machine: &Machine) -> Runner {
+    Runner::start(&mut machine.command(LISTENER, &["run"]))
+}
+
 pub struct Machine {
     dir: TempDir,
 }
