@@ -3,7 +3,7 @@
 use aws_sdk_ec2::types;
 use aws_smithy_types::date_time::Format;
 
-use crate::{Image, Instance, Subnet};
+use crate::{Group, Image, Instance, Subnet};
 
 fn text(value: Option<&str>) -> String {
     value.unwrap_or_default().to_owned()
@@ -30,6 +30,13 @@ pub fn subnet(subnet: &types::Subnet) -> Subnet {
         id: text(subnet.subnet_id()),
         zone: text(subnet.availability_zone()),
         vpc: text(subnet.vpc_id()),
+    }
+}
+
+pub fn group(group: &types::SecurityGroup) -> Group {
+    Group {
+        id: text(group.group_id()),
+        vpc: text(group.vpc_id()),
     }
 }
 

@@ -66,7 +66,8 @@ const BEGINNINGS: &[(&str, Kind)] = &[
     ("Invalid", Kind::Invalid),
 ];
 
-fn kind(code: &str) -> Kind {
+/// What to do about a code.
+pub fn kind(code: &str) -> Kind {
     if let Some((_, kind)) = CODES.iter().find(|(known, _)| *known == code) {
         return *kind;
     }
@@ -126,6 +127,20 @@ impl Error {
         self.kind
     }
 
+    /// The permission that is missing, where EC2 says so: `iam:PassRole`. It need not be the one for the call itself.
+    pub fn denied_action(&self) -> Option<&str> {
+        let (_, rest) = self.message.split_once("not authorized to perform: ")?;
+        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != ':' && c != '-');
+        let action = &rest[..end.unwrap_or(rest.len())];
+        action.contains(':').then_some(action)
+    }
+
+    /// Whether the region has no such instance type, or nowhere: another type may do.
+    pub fn is_unknown_type(&self) -> bool {
+        let code = self.code.as_deref().unwrap_or_default();
+        code.starts_with("InvalidInstanceType") || (code == "InvalidParameterValue" && self.message.contains("InstanceType"))
+    }
+
     /// EC2's code, where it answered.
     pub fn code(&self) -> Option<&str> {
         self.code.as_deref()
@@ -154,7 +169,44 @@ impl std::error::Error for Error {}
 
 #[cfg(test)]
 mod tests {
-    use super::{Kind, kind};
+    use super::{Error, Kind, kind};
+
+    fn error(code: &str, message: &str) -> Error {
+        Error {
+            code: Some(code.to_owned()),
+            message: message.to_owned(),
+            kind: kind(code),
+        }
+    }
+
+    #[test]
+    fn the_missing_permission_is_read_from_the_message() {
+        for (message, expected) in [
+            (
+                "You are not authorized to perform this operation. User: arn:aws:iam::1:user/ci is not authorized to perform: iam:PassRole on \
+                 resource: arn:aws:iam::1:role/r because no identity-based policy allows the iam:PassRole action. Encoded authorization \
+                 failure message: Abc",
+                Some("iam:PassRole"),
+            ),
+            ("User: u is not authorized to perform: ec2:RunInstances", Some("ec2:RunInstances")),
+            (
+                "You are not authorized to perform this operation. Encoded authorization failure message: Abc",
+                None,
+            ),
+            ("not authorized to perform: ", None),
+            ("not authorized to perform: ünïcode", None),
+        ] {
+            assert_eq!(error("UnauthorizedOperation", message).denied_action(), expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn a_type_that_the_region_does_not_have_is_told_from_other_invalid_values() {
+        assert!(error("InvalidParameterValue", "Invalid value 't2.micro' for InstanceType.").is_unknown_type());
+        assert!(error("InvalidInstanceType", "The following supplied instance types do not exist: [t9.x]").is_unknown_type());
+        assert!(!error("InvalidParameterValue", "Invalid value 'x' for iamInstanceProfile.name").is_unknown_type());
+        assert!(!error("Unsupported", "Your requested instance type is not supported").is_unknown_type());
+    }
 
     #[test]
     fn what_codes_mean() {

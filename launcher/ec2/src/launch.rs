@@ -6,8 +6,8 @@ use std::fmt;
 use aws_sdk_ec2::operation::run_instances::builders::RunInstancesFluentBuilder;
 use aws_sdk_ec2::types::{
     BlockDeviceMapping, EbsBlockDevice, HttpTokensState, IamInstanceProfileSpecification, InstanceInterruptionBehavior,
-    InstanceMarketOptionsRequest, InstanceMetadataOptionsRequest, InstanceMetadataTagsState, InstanceType, MarketType, ResourceType,
-    ShutdownBehavior, SpotInstanceType, SpotMarketOptions, Tag, TagSpecification, VolumeType,
+    InstanceMarketOptionsRequest, InstanceMetadataEndpointState, InstanceMetadataOptionsRequest, InstanceMetadataTagsState, InstanceType,
+    MarketType, ResourceType, ShutdownBehavior, SpotInstanceType, SpotMarketOptions, Tag, TagSpecification, VolumeType,
 };
 
 /// A container behind a bridge is one hop further: it does not reach the metadata service.
@@ -74,6 +74,8 @@ impl Launch {
             .set_instance_market_options(self.market_options())
             .metadata_options(
                 InstanceMetadataOptionsRequest::builder()
+                    // An account's default may be off; the agent learns there that its machine is about to be taken away.
+                    .http_endpoint(InstanceMetadataEndpointState::Enabled)
                     .http_tokens(HttpTokensState::Required)
                     .http_put_response_hop_limit(HOP_LIMIT)
                     .instance_metadata_tags(InstanceMetadataTagsState::Disabled)

@@ -3,6 +3,7 @@
 mod convert;
 mod error;
 mod launch;
+mod retry;
 
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
@@ -10,6 +11,8 @@ use aws_config::{AppName, BehaviorVersion, Region};
 use aws_sdk_ec2::types::Filter;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use std::time::Duration;
+
+use retry::CapacityIsAnAnswer;
 
 pub use error::{Error, Kind};
 pub use launch::{Launch, Market};
@@ -19,8 +22,6 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// How often a throttled or broken call is tried; the SDK waits in between, longer each time.
 const TRIES: u32 = 6;
-/// The first wait between two tries of a launch; each one after it is twice as long.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait between two tries.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// One try.
@@ -57,6 +58,15 @@ pub struct Subnet {
     pub id: String,
     /// Its availability zone.
     pub zone: String,
+    /// `vpc-…`
+    pub vpc: String,
+}
+
+/// A security group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Group {
+    /// `sg-…`
+    pub id: String,
     /// `vpc-…`
     pub vpc: String,
 }
@@ -103,8 +113,9 @@ impl Client {
         if let Ok(name) = AppName::new("cml") {
             loader = loader.app_name(name);
         }
+        let config = aws_sdk_ec2::config::Builder::from(&loader.load().await).retry_classifier(CapacityIsAnAnswer);
         Self {
-            sdk: aws_sdk_ec2::Client::new(&loader.load().await),
+            sdk: aws_sdk_ec2::Client::from_conf(config.build()),
         }
     }
 
@@ -145,45 +156,23 @@ impl Client {
         Ok(answer.subnets().iter().map(convert::subnet).collect())
     }
 
-    /// The ids of the security groups of this id, or of this name in a VPC.
-    pub async fn groups(&self, id_or_name: &str, vpc: &str) -> Result<Vec<String>> {
+    /// The security group of this id, or those of this name: each VPC may have one.
+    pub async fn groups(&self, id_or_name: &str) -> Result<Vec<Group>> {
         let request = self.sdk.describe_security_groups();
         let request = if id_or_name.starts_with("sg-") {
             request.group_ids(id_or_name)
         } else {
-            request.filters(filter(("group-name", id_or_name))).filters(filter(("vpc-id", vpc)))
+            request.filters(filter(("group-name", id_or_name)))
         };
         let answer = request.send().await.map_err(Error::of)?;
-        Ok(answer
-            .security_groups()
-            .iter()
-            .filter_map(|group| group.group_id().map(str::to_owned))
-            .collect())
+        Ok(answer.security_groups().iter().map(convert::group).collect())
     }
 
     /// Asks for one instance. A repeated try of the same call is the same launch to EC2, by its client token.
     pub async fn launch(&self, launch: &Launch) -> Result<Instance> {
-        let mut wait = FIRST_WAIT;
-        let mut tries = 1;
-        loop {
-            // The SDK would try again for a lack of capacity too, which EC2 answers with status 500.
-            let once = aws_sdk_ec2::Config::builder().retry_config(RetryConfig::disabled());
-            let answer = launch.request(&self.sdk).customize().config_override(once).send().await;
-            let error = match answer.map_err(Error::of) {
-                Ok(answer) => {
-                    let instance = answer.instances().first().map(convert::instance);
-                    return instance.ok_or_else(|| Error::unreadable("RunInstances gave no instance"));
-                }
-                Err(error) => error,
-            };
-            if tries == TRIES || !matches!(error.kind(), Kind::Throttle | Kind::Other) {
-                return Err(error);
-            }
-            tracing::info!("RunInstances: {error}; trying again in {} ms", wait.as_millis());
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(LONGEST_WAIT);
-            tries += 1;
-        }
+        let answer = launch.request(&self.sdk).send().await.map_err(Error::of)?;
+        let instance = answer.instances().first().map(convert::instance);
+        instance.ok_or_else(|| Error::unreadable("RunInstances gave no instance"))
     }
 
     /// Every instance with this tag that is not long gone.

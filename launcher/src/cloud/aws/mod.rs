@@ -3,6 +3,8 @@
 mod place;
 mod refusal;
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use base64::Engine as _;
@@ -19,6 +21,9 @@ use place::Target;
 
 /// The tag that finds what a launch made.
 const LAUNCH_ID: &str = "cml-launch-id";
+
+/// How long an instance may be unknown to some of EC2 after it was made.
+const CONSISTENCY: Duration = Duration::from_secs(2);
 
 /// EC2 in one region.
 pub struct Aws {
@@ -85,6 +90,26 @@ fn attempt(order: &Order, target: &Target, number: usize, user_data: &str) -> Re
     })
 }
 
+/// One attempt in words.
+fn planned(launch: &Launch) -> String {
+    let market = match &launch.market {
+        Market::OnDemand => "on demand".to_owned(),
+        Market::Spot(None) => "one-time spot, at most the list price".to_owned(),
+        Market::Spot(Some(price)) => format!("one-time spot, at most {price} USD an hour"),
+    };
+    let tags: Vec<String> = launch.tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    [
+        format!("RunInstances {} {} {} {market}", launch.kind, launch.image, launch.subnet),
+        format!("encrypted root volume of {} GB on {}", launch.root_gib, launch.root_device),
+        format!("groups [{}]", launch.groups.join(" ")),
+        format!("profile {}", launch.profile.as_deref().unwrap_or("none")),
+        "shutdown behaviour terminate, IMDSv2 with 1 hop".to_owned(),
+        format!("token {}", launch.client_token),
+        format!("tags {}", tags.join(" ")),
+    ]
+    .join(", ")
+}
+
 #[async_trait]
 impl Cloud for Aws {
     fn supports(&self, options: &CloudOptions) -> Result<()> {
@@ -101,45 +126,37 @@ impl Cloud for Aws {
     }
 
     async fn plan(&self, order: &Order) -> Result<Vec<String>> {
-        let mut calls = vec![format!(
+        let title = format!(
             "# {} in {}: the first attempt that finds capacity is the last",
             order.name, self.region
-        )];
-        for launch in self.attempts(order).await? {
-            let market = match &launch.market {
-                Market::OnDemand => "on demand".to_owned(),
-                Market::Spot(None) => "spot, at most the list price".to_owned(),
-                Market::Spot(Some(price)) => format!("spot, at most {price} USD an hour"),
-            };
-            calls.push(format!(
-                "RunInstances {} {} {} {}, root volume {} GB on {}, groups [{}], shutdown behaviour terminate, IMDSv2 with 1 hop, token {}",
-                launch.kind,
-                launch.image,
-                launch.subnet,
-                market,
-                launch.root_gib,
-                launch.root_device,
-                launch.groups.join(","),
-                launch.client_token
-            ));
-        }
-        Ok(calls)
+        );
+        let attempts = self.attempts(order).await?;
+        Ok([title].into_iter().chain(attempts.iter().map(planned)).collect())
     }
 
     async fn create(&self, order: &Order) -> Result<Instance> {
+        let attempts = self.attempts(order).await?;
+        let is_choice = attempts.windows(2).any(|pair| pair[0].kind != pair[1].kind);
         let mut last = None;
-        for launch in self.attempts(order).await? {
-            match self.ec2.launch(&launch).await {
-                Ok(instance) => return Ok(self.instance(instance)),
-                Err(error) if error.kind() == Kind::Capacity => {
-                    tracing::warn!("no {} in {}: {error}; trying the next", launch.kind, launch.subnet);
-                    last = Some((error, launch.kind));
-                }
-                Err(error) => return Err(refusal::of("RunInstances", error)),
+        let mut unknown = None;
+        for launch in &attempts {
+            if unknown.as_ref() == Some(&launch.kind) {
+                continue;
             }
+            let error = match self.ec2.launch(launch).await {
+                Ok(instance) => return Ok(self.instance(instance)),
+                Err(error) => error,
+            };
+            if is_choice && error.is_unknown_type() {
+                unknown = Some(launch.kind.clone());
+            } else if error.kind() != Kind::Capacity {
+                return Err(refusal::of_launch(launch, error));
+            }
+            tracing::warn!("no {} in {}: {error}; trying the next", launch.kind, launch.subnet);
+            last = Some((error, launch));
         }
-        let (error, kind) = last.context("there was nothing to try")?;
-        Err(refusal::no_capacity(error, &kind, order.options.cloud_spot))
+        let (error, launch) = last.context("there was nothing to try")?;
+        Err(refusal::no_capacity(error, launch))
     }
 
     async fn find(&self, launch_id: &str) -> Result<Vec<Instance>> {
@@ -149,12 +166,16 @@ impl Cloud for Aws {
     }
 
     async fn destroy(&self, instance_id: &str) -> Result<()> {
-        match self.ec2.terminate(instance_id).await {
-            Ok(()) => Ok(()),
-            // EC2 forgets an instance an hour after its end. One that was made a moment ago may not be known everywhere yet: then it is
-            // still in the list that the caller sweeps.
-            Err(error) if error.kind() == Kind::NotFound && self.is_gone(instance_id).await => Ok(()),
-            Err(error) => Err(refusal::of("TerminateInstances", error)),
+        let is_unknown = |error: &ec2::Error| error.kind() == Kind::NotFound;
+        let mut done = self.ec2.terminate(instance_id).await;
+        if done.as_ref().is_err_and(is_unknown) {
+            tokio::time::sleep(CONSISTENCY).await;
+            done = self.ec2.terminate(instance_id).await;
+        }
+        match done {
+            // EC2 forgets an instance an hour after its end.
+            Err(error) if is_unknown(&error) => Ok(()),
+            done => done.map_err(|error| refusal::of("TerminateInstances", error)),
         }
     }
 
@@ -163,14 +184,3 @@ impl Cloud for Aws {
         output.map_err(|error| refusal::of("GetConsoleOutput", error))
     }
 }
-
-impl Aws {
-    /// Whether EC2, asked again, still does not know the instance.
-    async fn is_gone(&self, id: &str) -> bool {
-        tokio::time::sleep(CONSISTENCY).await;
-        self.ec2.terminate(id).await.is_err_and(|error| error.kind() == Kind::NotFound)
-    }
-}
-
-/// How long an instance may be unknown to some of EC2 after it was made.
-const CONSISTENCY: std::time::Duration = std::time::Duration::from_secs(2);

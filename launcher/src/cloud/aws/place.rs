@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result};
 use common::error::{Class, Failure};
 use common::forge::Platform;
 use common::spec::CloudKind;
-use ec2::{Client, Image, Subnet};
+use ec2::{Client, Group, Image, Subnet};
 
 use super::refusal;
 use crate::catalog::{self, Candidate};
@@ -29,9 +29,13 @@ pub async fn targets(ec2: &Client, order: &Order) -> Result<Vec<Target>> {
     let candidates = catalog::resolve(CloudKind::Aws, &options.cloud_type, options.cloud_gpu.as_deref())?;
     let first = candidates.first().context("the machine type has no candidates")?;
     // A table row is of one processor, and either has GPUs or has none: one image fits all of it.
-    let (image, subnets) = tokio::try_join!(image(ec2, options.cloud_image.as_deref(), first), subnets(ec2, order))?;
+    let (image, subnets, groups) = tokio::try_join!(
+        image(ec2, options.cloud_image.as_deref(), first),
+        subnets(ec2, order),
+        groups(ec2, options.cloud_aws_security_group.as_deref())
+    )?;
     let groups = match (&options.cloud_aws_security_group, subnets.first()) {
-        (Some(group), Some(subnet)) => groups(ec2, group, &subnet.vpc).await?,
+        (Some(wanted), Some(subnet)) => vec![group_of(wanted, &groups, subnet)?],
         _ => Vec::new(),
     };
     let target = |candidate: &Candidate, subnet: &Subnet| Target {
@@ -112,23 +116,38 @@ async fn subnets(ec2: &Client, order: &Order) -> Result<Vec<Subnet>> {
     found.retain(|subnet| zone.as_ref().is_none_or(|zone| subnet.zone == *zone));
     found.sort_by(|a, b| a.zone.cmp(&b.zone));
     if found.is_empty() {
-        let place = zone.map_or_else(String::new, |zone| format!(" in {zone}"));
-        return Err(Failure::new(Class::Usage, format!("the account has no default subnet{place}"))
+        let place = zone.map_or_else(|| "in this region".to_owned(), |zone| format!("in {zone}"));
+        return Err(Failure::new(Class::Usage, format!("the account has no default subnet {place}"))
             .hint("name one with `--cloud-aws-subnet`")
             .into());
     }
     Ok(found)
 }
 
-async fn groups(ec2: &Client, group: &str, vpc: &str) -> Result<Vec<String>> {
-    let found = ec2
-        .groups(group, vpc)
-        .await
-        .map_err(|error| refusal::of("DescribeSecurityGroups", error))?;
-    if found.is_empty() {
-        return Err(Failure::new(Class::Usage, format!("there is no security group `{group}` in {vpc}"))
-            .hint("check `--cloud-aws-security-group`: an id or a name; it is never made for you")
-            .into());
+async fn groups(ec2: &Client, wanted: Option<&str>) -> Result<Vec<Group>> {
+    let Some(wanted) = wanted else {
+        return Ok(Vec::new());
+    };
+    let found = ec2.groups(wanted).await;
+    found.map_err(|error| refusal::of("DescribeSecurityGroups", error))
+}
+
+/// The id of the security group that may be used in a subnet: one of its own VPC.
+fn group_of(wanted: &str, found: &[Group], subnet: &Subnet) -> Result<String> {
+    if let Some(group) = found.iter().find(|group| group.vpc == subnet.vpc) {
+        return Ok(group.id.clone());
     }
-    Ok(found)
+    let failure = match found.first() {
+        Some(group) => Failure::new(
+            Class::Usage,
+            format!(
+                "the security group `{wanted}` belongs to {}, the subnet {} to {}",
+                group.vpc, subnet.id, subnet.vpc
+            ),
+        )
+        .hint(format!("name a subnet of {} with `--cloud-aws-subnet`", group.vpc)),
+        None => Failure::new(Class::Usage, format!("there is no security group `{wanted}` in this region"))
+            .hint("check `--cloud-aws-security-group`: an id or a name; it is never made for you"),
+    };
+    Err(failure.into())
 }
