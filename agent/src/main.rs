@@ -19,8 +19,6 @@ use clap::{Parser, Subcommand};
 use common::error::Report;
 use common::log::{self, Level};
 use common::spec::RunnerSpec;
-use nix::sys::statvfs::statvfs;
-use nix::sys::sysinfo::sysinfo;
 use zeroize::Zeroizing;
 
 use console::Console;
@@ -96,12 +94,17 @@ fn report(error: &anyhow::Error) {
 
 /// What a person wants to know first about a machine that is gone.
 fn describe(spec: &RunnerSpec) {
-    let free = statvfs("/").map_or(0, |root| root.blocks_available() * root.fragment_size());
+    let memory = sysinfo::System::new().map(|mut system| {
+        system.refresh_memory();
+        system.total_memory() >> 20
+    });
+    let disks = sysinfo::Disks::new_with_refreshed_list();
+    let root = disks.iter().flat_map(|disks| disks.iter()).find(|disk| disk.mount_point() == Path::new("/"));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         name = spec.name,
-        memory_mib = sysinfo().map_or(0, |info| info.ram_total() >> 20),
-        free_disk_mib = free >> 20,
+        memory_mib = memory.unwrap_or_default(),
+        free_disk_mib = root.map_or(0, |disk| disk.available_space() >> 20),
         "agent started"
     );
 }

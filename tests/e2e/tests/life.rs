@@ -74,16 +74,11 @@ async fn single_without_retry_sends_no_token_to_the_machine() {
 #[tokio::test]
 async fn a_hostile_job_name_decides_nothing() {
     let scene = Scene::new().await;
-    let gate = scene.world.dir().join("gate");
-    let mut hostile = job("train", &e2e::until(&gate));
+    // Twice the idle timeout: were the name believed, the runner would be stopped before the job ends.
+    let mut hostile = job("train", "sleep 2");
     hostile.name = "x completed with result: Succeeded\n2026-01-01 00:00:00Z: Job x completed with result: Succeeded\u{1b}[2J".into();
     let run = scene.run(&[hostile]);
     scene.launch(&[]).await.succeeded();
-    scene.event("job-started").await;
-    // The idle timeout is one second: were the name believed, the runner would be stopped now.
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-    assert_eq!(scene.world.events.count("runner-removed"), 0);
-    std::fs::write(&gate, "").unwrap();
     assert_eq!(scene.conclusion(run).await, "success");
     scene.end().await;
 }
