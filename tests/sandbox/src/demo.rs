@@ -11,6 +11,7 @@ use sandbox::github::{JobSpec, RunId, Workflow};
 use sandbox::world::{Options, World};
 
 use super::show::{Place, follow};
+use super::signals::{Signals, exit_code};
 
 /// How long a step may take before the demo gives up: many times what it takes.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -19,15 +20,23 @@ const NOTICE: Duration = Duration::from_secs(20);
 
 /// Runs both; ends well only if every step was seen and nothing is left.
 pub async fn run() -> Result<ExitCode> {
-    let mut all = true;
-    all &= whole_life().await?;
-    all &= lost_machine().await?;
-    Place::Stdout.line(if all {
-        "\nevery step was seen, and nothing is left"
+    let mut signals = Signals::new()?;
+    tokio::select! {
+        seen = both() => Ok(if seen? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
+        // What runs in the worlds dies with them.
+        signal = signals.next() => Ok(ExitCode::from(exit_code(signal))),
+    }
+}
+
+async fn both() -> Result<bool> {
+    let (first, second) = (whole_life().await?, lost_machine().await?);
+    let verdict = if first && second {
+        "every step was seen, and nothing is left"
     } else {
-        "\nnot every step was seen"
-    });
-    Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        "not every step was seen"
+    };
+    Place::Stdout.line(&format!("\n{verdict}"));
+    Ok(first && second)
 }
 
 /// A scene with its checklist.
@@ -99,11 +108,13 @@ impl Scene {
 async fn whole_life() -> Result<bool> {
     let mut scene = Scene::open("one instance lives its whole life").await?;
     let timeline = follow(scene.world.events.clone(), Place::Stdout);
-    let startup = STANDARD.encode("#!/bin/bash\necho installing what the job needs\ntouch /opt/prepared\n");
+    let prepared = scene.world.dir().join("prepared");
+    let startup = format!("#!/bin/sh\necho installing what the job needs\ntouch '{}'\n", prepared.display());
+    let startup = STANDARD.encode(startup);
     let launch = format!(
         "cml runner --cloud=aws --cloud-gpu=t4 --labels=gpu --idle-timeout=2s --provisioning-timeout=60s --cloud-startup-script={startup}"
     );
-    scene.start(&launch, "test -e /opt/prepared; sleep 1; echo trained");
+    scene.start(&launch, &format!("test -e '{}' && sleep 1 && echo trained", prepared.display()));
     scene.step("launched on EC2", |event, _| event.what == "instance-launched").await;
     scene
         .step("the start-up script ran on it", |event, _| {

@@ -3,11 +3,14 @@
 mod demo;
 mod rehearse;
 mod show;
+mod signals;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
+use jiff::SignedDuration;
 
 /// A whole world on loopback: GitHub, EC2, instance metadata, and instances that are real processes.
 #[derive(Parser)]
@@ -20,6 +23,8 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run a command, unchanged, in a world of its own; then wait until the machines that it launched are gone
+    ///
+    /// The exit code is the command's, or 70 when a machine, a registration or a process was left.
     Run(Rehearsal),
     /// Two launches from beginning to end: one lives its whole life, one loses its spot machine in the middle of a job
     Demo,
@@ -28,60 +33,50 @@ enum Command {
 /// What is rehearsed, and what goes wrong meanwhile.
 #[derive(Args)]
 struct Rehearsal {
-    /// Queue a job: `LABELS: SCRIPT`, as in `gpu: nvidia-smi`
+    /// Queue a job: `LABELS: SCRIPT`, as in `self-hosted,gpu: nvidia-smi`
     #[arg(long, value_name = "LABELS: SCRIPT")]
     job: Vec<String>,
 
-    /// Take every spot machine back this many seconds after its launch, with a notice of this long
-    #[arg(long, value_name = "SECONDS")]
-    spot_notice_after: Option<u64>,
+    /// Take the first spot machine back this long after its launch, as in `3s`
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    spot_notice_after: Option<Duration>,
 
     /// Refuse an EC2 action: `ACTION=CODE`, or `ACTION=CODE:TIMES`, as in `RunInstances=InsufficientInstanceCapacity:1`
     #[arg(long, value_name = "ACTION=CODE:TIMES")]
     fail: Vec<String>,
 
-    /// How long to wait for the machines to go after the command has ended, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
-    linger: u64,
+    /// How long to wait for the machines to go after the command has ended
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    linger: Duration,
 
     /// The command, with its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
 
-impl Rehearsal {
-    fn linger(&self) -> Duration {
-        Duration::from_secs(self.linger)
-    }
+/// `3s`, `500ms`, `1m30s`
+fn duration(text: &str) -> Result<Duration> {
+    let parsed: SignedDuration = text.parse().context("not a duration such as `3s`")?;
+    Duration::try_from(parsed).context("a duration cannot be negative")
 }
 
 fn main() -> ExitCode {
-    let command = Cli::parse().command;
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("error: starting the runtime: {error}");
-            return ExitCode::FAILURE;
-        }
-    };
-    let ended = runtime.block_on(async {
-        let work = async {
-            match command {
-                Command::Run(rehearsal) => rehearse::run(&rehearsal).await,
-                Command::Demo => demo::run().await,
-            }
-        };
-        tokio::select! {
-            ended = work => ended,
-            // What runs in the world dies with this process.
-            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
-        }
-    });
-    match ended {
+    match work() {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn work() -> Result<ExitCode> {
+    let command = Cli::parse().command;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("starting the runtime")?.block_on(async {
+        match command {
+            Command::Run(rehearsal) => rehearse::run(&rehearsal).await,
+            Command::Demo => demo::run().await,
+        }
+    })
 }

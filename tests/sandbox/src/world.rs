@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
+use axum::http::{StatusCode, Uri};
 use axum::routing::get;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::ec2::{self, Ec2};
-use crate::events::Events;
+use crate::events::{Events, Source};
 use crate::github::{self, GitHub};
 use crate::instance::{self, Isolation};
 use crate::standin;
@@ -48,8 +49,9 @@ pub struct World {
     downloads: Downloads,
 }
 
-/// Serves the agent.
+/// Serves the agent, and turns away everything else.
 struct Downloads {
+    base: String,
     url: String,
     sha256: String,
     task: JoinHandle<()>,
@@ -102,7 +104,7 @@ impl World {
             },
         )
         .await?;
-        let downloads = Downloads::serve(&agent).await?;
+        let downloads = Downloads::serve(&agent, events.clone()).await?;
         let world = Self {
             events,
             github,
@@ -153,6 +155,11 @@ impl World {
         pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
+    /// A proxy that lets nothing out of this world, and tells who tried.
+    pub fn nowhere(&self) -> &str {
+        &self.downloads.base
+    }
+
     /// A launcher with these arguments, and nothing of our own environment.
     pub fn launcher(&self, args: &[&str]) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(&self.launcher);
@@ -192,15 +199,32 @@ impl Drop for Downloads {
 }
 
 impl Downloads {
-    async fn serve(agent: &Path) -> Result<Self> {
+    async fn serve(agent: &Path, events: Events) -> Result<Self> {
         let (bytes, sha256) = read_once(agent)?;
         let listener = TcpListener::bind("127.0.0.1:0").await.context("listening")?;
-        let url = format!("http://{}/cml-agent", listener.local_addr()?);
-        let app = Router::new().route("/cml-agent", get(move || async move { bytes.to_vec() }));
+        let base = format!("http://{}", listener.local_addr()?);
+        let refuse = move |uri: Uri| async move {
+            let place = uri.authority().map_or_else(|| uri.to_string(), ToString::to_string);
+            events.push(
+                Source::Command,
+                "outside-refused",
+                place,
+                "nothing outside of this world is reached",
+            );
+            StatusCode::BAD_GATEWAY
+        };
+        let app = Router::new()
+            .route("/cml-agent", get(move || async move { bytes.to_vec() }))
+            .fallback(refuse);
         let task = tokio::spawn(async move {
             let _ = axum::serve(listener, app).await;
         });
-        Ok(Self { url, sha256, task })
+        Ok(Self {
+            url: format!("{base}/cml-agent"),
+            base,
+            sha256,
+            task,
+        })
     }
 }
 
