@@ -3,7 +3,7 @@
 pub mod ec2;
 pub mod events;
 pub mod faults;
-mod form;
+pub mod form;
 pub mod github;
 pub mod imds;
 pub mod instance;
