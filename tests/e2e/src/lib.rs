@@ -3,6 +3,9 @@
 //! Every scene ends with [`Scene::end`], which waits until the world is empty again and asserts it: no instance, no registration, no
 //! process.
 
+// All of it runs in tests: to panic is how they fail.
+#![allow(clippy::missing_panics_doc, clippy::expect_used)]
+
 pub mod bench;
 
 use std::process::{Output, Stdio};
@@ -14,7 +17,7 @@ use sandbox::world::{Options, World};
 use tokio::process::Child;
 
 /// How long a test waits for what must happen: never reached when all is well, so it only bounds a failing run.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The label of every runner of these tests, unless a test says otherwise.
 pub const LABEL: &str = "gpu";
@@ -163,9 +166,8 @@ impl Scene {
     /// Waits until every instance is gone.
     pub async fn all_gone(&self) {
         let gone = |_: &Event| self.world.ec2.instances().iter().all(|instance| instance.state == "terminated");
-        if !self.world.ec2.instances().is_empty() && self.world.events.wait(PATIENCE, gone).await.is_none() {
-            panic!("an instance is left:\n{:#?}\n{}", self.world.ec2.instances(), self.timeline());
-        }
+        let none = self.world.ec2.instances().is_empty() || self.world.events.wait(PATIENCE, gone).await.is_some();
+        assert!(none, "an instance is left:\n{:#?}\n{}", self.world.ec2.instances(), self.timeline());
     }
 
     /// Ends the scene: every instance goes by itself, and nothing is left.

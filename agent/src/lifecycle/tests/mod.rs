@@ -177,7 +177,7 @@ fn a_job_whose_last_line_was_not_understood_ends_some_time_after_its_hook() {
     let (state, actions) = follow(usual(Step::Busy), &[Event::JobCompleting], &limits());
     assert_eq!((state.step, actions.len()), (Step::Busy, 0));
     let at = deadline(&state, &limits()).unwrap();
-    let (early, _) = transition(state.clone(), Event::Deadline, at - Duration::from_secs(1), &limits());
+    let (early, _) = transition(state.clone(), Event::Deadline, at.saturating_sub(Duration::from_secs(1)), &limits());
     assert!(early.stop.is_some(), "that would be the job's own limit");
     let (state, _) = transition(state, Event::Deadline, at, &limits());
     assert_eq!((state.step, state.stop), (Step::Idle, None));
