@@ -1,5 +1,6 @@
 //! Jobs on machines of GitHub's own: real processes on this one, with the environment that GitHub gives.
 
+use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -62,8 +63,8 @@ impl Drop for Group {
     }
 }
 
-async fn execute(github: &GitHub, message: &Message) -> Result<ExitStatus> {
-    let dir = tempfile::tempdir().context("making a work directory")?;
+/// The job's one step, in a directory of its own and with an environment of its own.
+fn step(github: &GitHub, message: &Message, dir: &Path) -> Result<Command> {
     let files = [
         ("GITHUB_OUTPUT", "output"),
         ("GITHUB_STEP_SUMMARY", "summary"),
@@ -71,25 +72,26 @@ async fn execute(github: &GitHub, message: &Message) -> Result<ExitStatus> {
         ("GITHUB_PATH", "path"),
     ];
     let mut command = Command::new("sh");
-    command
-        .arg("-e")
-        .arg("-c")
-        .arg(&message.script)
-        .current_dir(dir.path())
-        .env_clear()
-        .process_group(0);
+    command.args(["-e", "-c", &message.script]).current_dir(dir).process_group(0);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+        .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-        .env("HOME", dir.path());
+        .env("HOME", dir);
     command.envs(lock(&github.0.hosted_env).iter().cloned());
     command.envs(environment(message)).envs(message.env.iter().cloned());
-    command.env("GITHUB_WORKSPACE", dir.path()).env("RUNNER_TEMP", dir.path());
+    command.env("GITHUB_WORKSPACE", dir).env("RUNNER_TEMP", dir);
     for (name, file) in files {
-        let path = dir.path().join(file);
+        let path = dir.join(file);
         std::fs::write(&path, "")?;
         command.env(name, path);
     }
+    Ok(command)
+}
+
+async fn execute(github: &GitHub, message: &Message) -> Result<ExitStatus> {
+    let dir = tempfile::tempdir().context("making a work directory")?;
+    let mut command = step(github, message, dir.path())?;
     let mut group = Group::new(command.spawn().context("starting the job")?);
     let (out, err) = (group.leader.stdout.take(), group.leader.stderr.take());
     let lines = async {
