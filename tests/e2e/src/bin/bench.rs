@@ -122,7 +122,7 @@ async fn life(world: World) -> Result<()> {
     );
     let (time, woken, asked) = (bench::cpu(pid)?, bench::switches(pid)?, requests(&world));
     tokio::time::sleep(WATCHED).await;
-    let minute = Duration::from_secs(60).div_duration_f64(WATCHED);
+    let minute = Duration::from_mins(1).div_duration_f64(WATCHED);
     let idle = bench::cpu(pid)?.saturating_sub(time);
     line("agent idle: resident (goal)", mega(bench::resident(pid)?), 8.0, "MB");
     line("agent idle: processor time a minute (goal)", milli(idle) * minute, 5.0, "ms");
