@@ -1,5 +1,5 @@
 //! Machines that are taken away, and jobs that take too long.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::time::Duration;
 

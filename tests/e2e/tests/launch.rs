@@ -1,5 +1,5 @@
 //! What the launcher decides, and what it says when it cannot.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use e2e::{LABEL, Scene, until};
 

@@ -1,5 +1,5 @@
 //! Jobs that end well, and the machine that goes away after them.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use e2e::{Scene, hosted, job};
 

@@ -1,5 +1,5 @@
 //! What can go wrong between the launch and the runner's first word.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use e2e::{Scene, startup_script};
 use sandbox::github;

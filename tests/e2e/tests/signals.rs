@@ -1,5 +1,5 @@
 //! Programs that are told to stop, or are killed, at any moment.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use e2e::{PATIENCE, Scene, until};
 use nix::sys::signal::{Signal, kill};
