@@ -8,13 +8,22 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use e2e::PATIENCE;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 
-/// The one image that moto is told of.
-pub const IMAGE: &str = "ami-0a11a11a11a11a111";
+/// The newest of Canonical's amd64 images in [`IMAGES`]. The order there is another, and another account has a newer one of that name.
+pub const IMAGE: &str = "ami-00000000000000a03";
+
+/// The only one there for arm64.
+pub const ARM64: &str = "ami-00000000000000b01";
+
+/// Amazon's, whose root device has another name.
+pub const XVDA: &str = "ami-00000000000000c01";
+
+/// All images that moto is told of.
+const IMAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../contract/ec2/amis.json");
 
 /// What happens to one `RunInstances`.
 #[derive(Clone)]
@@ -37,7 +46,6 @@ pub struct Moto {
     server: SocketAddr,
     proxy: SocketAddr,
     launches: Arc<Mutex<Vec<BTreeMap<String, String>>>>,
-    _files: tempfile::TempDir,
 }
 
 fn skip(reason: &str) {
@@ -55,13 +63,10 @@ impl Moto {
             skip("no Python with moto (`make test` installs it)");
             return None;
         };
-        let files = tempfile::tempdir().unwrap();
-        let images = files.path().join("images.json");
-        std::fs::write(&images, json!([image()]).to_string()).unwrap();
         let server = free().await;
         let child = Command::new(python)
             .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", &server.port().to_string()])
-            .env("MOTO_AMIS_PATH", images)
+            .env("MOTO_AMIS_PATH", IMAGES)
             .env("MOTO_ENABLE_AMI_VALIDATION", "true")
             .env("MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION", "true")
             .stdout(Stdio::null())
@@ -89,7 +94,6 @@ impl Moto {
             server,
             proxy,
             launches,
-            _files: files,
         })
     }
 
@@ -123,15 +127,6 @@ impl Moto {
             .filter(|instance| instance["state"] != "terminated")
             .count()
     }
-}
-
-fn image() -> Value {
-    json!({
-        "ami_id": IMAGE, "state": "available", "public": true, "owner_id": "099720109477", "image_location": "x", "sriov": "simple",
-        "root_device_type": "ebs", "root_device_name": "/dev/sda1", "description": "Ubuntu", "image_type": "machine", "platform": null,
-        "architecture": "x86_64", "name": "ubuntu/images/hvm-ssd-gp3/ubuntu-noble-24.04-amd64-server-20261001", "virtualization_type": "hvm",
-        "hypervisor": "xen", "creation_date": "2026-10-01T00:00:00.000Z",
-    })
 }
 
 async fn free() -> SocketAddr {
