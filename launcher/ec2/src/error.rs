@@ -103,14 +103,13 @@ impl Error {
                 message: error.message().unwrap_or_default().to_owned(),
             };
         }
-        // Before anything was sent: no credentials, a wrong region or endpoint.
+        // No answer: no credentials, a wrong region or endpoint, a broken connection.
         let is_ours = matches!(error, SdkError::ConstructionFailure(_));
-        let message = DisplayErrorContext(&error).to_string();
-        let no_credentials = is_ours || message.contains("credential");
+        let no_credentials = is_ours || DisplayErrorContext(&error).to_string().contains("credential");
         Self {
             code: None,
             kind: if no_credentials { Kind::Access } else { Kind::Other },
-            message: message.split(" (").next().unwrap_or_default().to_owned() + &cause(&error),
+            message: cause(&error),
         }
     }
 
@@ -147,13 +146,13 @@ impl Error {
     }
 }
 
-/// The innermost cause, which is what people need: `connection refused`.
+/// The innermost cause in one line, which is what people need: `Connection refused (os error 111)`.
 fn cause(error: &dyn std::error::Error) -> String {
     let mut last = error;
     while let Some(source) = last.source() {
         last = source;
     }
-    format!(": {last}")
+    last.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 impl fmt::Display for Error {

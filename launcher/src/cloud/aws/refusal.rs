@@ -3,7 +3,7 @@
 use common::error::{Class, Failure};
 use ec2::{Error, Kind, Launch, Market};
 
-/// The failure that an error of a call means. What EC2 may have acted on has no class: the caller sweeps.
+/// The failure that an error of a call means. What EC2 may have acted on is unexpected: then the caller sweeps.
 pub fn of(call: &str, error: Error) -> anyhow::Error {
     let code = error.code().unwrap_or_default();
     let failure = match error.kind() {
@@ -16,7 +16,9 @@ pub fn of(call: &str, error: Error) -> anyhow::Error {
         .hint("try again later"),
         Kind::Capacity => Failure::new(Class::Capacity, format!("AWS has no capacity ({code})")),
         Kind::NotFound | Kind::Invalid => Failure::new(Class::Usage, format!("EC2 refused {call} ({code})")),
-        Kind::Other => return anyhow::Error::new(error).context(format!("EC2 did not answer {call} as expected")),
+        Kind::Other if code.is_empty() => Failure::new(Class::Unexpected, format!("EC2 did not answer {call}"))
+            .hint("check the network, the proxy, `--cloud-region` and AWS_ENDPOINT_URL"),
+        Kind::Other => Failure::new(Class::Unexpected, format!("EC2 did not answer {call} as expected ({code})")),
     };
     anyhow::Error::new(error).context(failure)
 }
