@@ -99,7 +99,10 @@ fn describe(spec: &RunnerSpec) {
         system.total_memory() >> 20
     });
     let disks = sysinfo::Disks::new_with_refreshed_list();
-    let root = disks.iter().flat_map(|disks| disks.iter()).find(|disk| disk.mount_point() == Path::new("/"));
+    let root = disks
+        .iter()
+        .flat_map(|disks| disks.iter())
+        .find(|disk| disk.mount_point() == Path::new("/"));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         name = spec.name,

@@ -5,10 +5,14 @@
 use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use common::forge::Job;
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use crate::lifecycle::Running;
 
 /// What is on disk from the first moment on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,7 +23,54 @@ pub struct Remains {
     /// The runner program: its process id, and when it started, in clock ticks since boot.
     pub process: Option<(i32, u64)>,
     /// The job that runs.
-    pub job: Option<Job>,
+    pub job: Option<Begun>,
+}
+
+/// A job that was begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Begun {
+    /// Its display name, if the runner told it: hostile input.
+    pub name: Option<String>,
+    /// Its ids, if its hook has told them.
+    pub ids: Option<Job>,
+    /// When it was first heard of.
+    pub at: Timestamp,
+}
+
+impl Begun {
+    /// One whose name is not known.
+    pub fn known(ids: Job) -> Self {
+        let running = Running {
+            ids: Some(ids),
+            ..Running::default()
+        };
+        Self::of(&running, None)
+    }
+
+    /// What is known of it now, if it may be the same as `before`.
+    pub fn of(job: &Running, before: Option<&Self>) -> Self {
+        let before = before.filter(|before| before.name.is_none() || before.name == job.name);
+        Self {
+            name: job.name.clone(),
+            ids: job.ids.clone(),
+            at: before.map_or_else(Timestamp::now, |before| before.at),
+        }
+    }
+
+    /// The same, for an agent that finds it.
+    pub fn running(&self) -> Running {
+        Running {
+            name: self.name.clone(),
+            ids: self.ids.clone(),
+            completing: None,
+        }
+    }
+
+    /// How long ago it was first heard of, by the clock of this machine.
+    pub fn age(&self) -> Duration {
+        Timestamp::now().duration_since(self.at).try_into().unwrap_or_default()
+    }
 }
 
 /// The files of an agent's life, beside its spec.
@@ -90,8 +141,9 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use common::forge::Job;
+    use jiff::Timestamp;
 
-    use super::{Remains, StateDir};
+    use super::{Begun, Remains, StateDir};
 
     #[test]
     fn what_is_written_is_found_and_only_root_reads_it() {
@@ -101,11 +153,15 @@ mod tests {
         let remains = Remains {
             registration: Some(7),
             process: Some((42, 1)),
-            job: Some(Job {
-                run: "1".into(),
-                attempt: 1,
-                repository: "octo/train".into(),
-                key: "train".into(),
+            job: Some(Begun {
+                name: Some("train \"1\"\u{1b}".into()),
+                ids: Some(Job {
+                    run: "1".into(),
+                    attempt: 1,
+                    repository: "octo/train".into(),
+                    key: "train".into(),
+                }),
+                at: Timestamp::UNIX_EPOCH,
             }),
         };
         state.write(&remains).unwrap();

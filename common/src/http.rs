@@ -153,6 +153,11 @@ impl Answer {
         serde_json::from_slice(&self.body).with_context(|| format!("the answer ({}) is not what was expected", self.status))
     }
 
+    /// When the server sent it, by its own clock.
+    pub fn sent_at(&self) -> Timestamp {
+        server_time(&self.headers)
+    }
+
     /// A header, if it is there and is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
@@ -368,15 +373,15 @@ fn rate_limit(status: StatusCode, headers: &HeaderMap, body: &[u8], unsaid: Dura
     }
     if number("x-ratelimit-remaining") == Some(0) {
         let reset = number("x-ratelimit-reset");
-        return Some(reset.map_or(unsaid, |reset| length(reset.saturating_sub(server_time(headers)))));
+        return Some(reset.map_or(unsaid, |reset| length(reset.saturating_sub(server_time(headers).as_second()))));
     }
     let said = String::from_utf8_lossy(body).to_ascii_lowercase().contains("secondary rate limit");
     (said || status == StatusCode::TOO_MANY_REQUESTS).then_some(unsaid)
 }
 
-/// The server's own clock if it shows one (a machine that has just booted may be wrong), in seconds since 1970.
-fn server_time(headers: &HeaderMap) -> i64 {
+/// The server's own clock if it shows one: that of a machine that has just booted may be wrong.
+fn server_time(headers: &HeaderMap) -> Timestamp {
     let shown = headers.get(DATE).and_then(|date| date.to_str().ok());
     let parsed = shown.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
-    parsed.map_or_else(|| Timestamp::now().as_second(), |date| date.timestamp().as_second())
+    parsed.map_or_else(Timestamp::now, |date| date.timestamp())
 }

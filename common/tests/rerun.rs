@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::error::{Class, Report};
 use common::forge::{Declined, Rerun, RerunOutcome, RerunScope};
-use scripted::run::{ACTIONS, ALREADY, MORNING, NOON, World, failed, impatient, interrupted, job, launched_on, request, run, running};
+use scripted::run::{ACTIONS, ALREADY, MORNING, NOON, World, failed, impatient, interrupted, job, launched_on, of, request, run, running};
 use scripted::{Reply, empty, refused};
 
 async fn assert_declined(world: &World, request: &Rerun, why: Declined) {
@@ -304,17 +304,18 @@ async fn the_budget_ends_it_and_nothing_was_cancelled_within_the_patience() {
         ..request()
     };
     let error = world.rerun(&short).await.unwrap_err();
-    assert!(format!("{error:#}").contains("did not let it run again within"), "{error:#}");
+    assert!(
+        format!("{error:#}").contains("did not let the interrupted job run again within"),
+        "{error:#}"
+    );
     assert_eq!(world.posts(), [""; 0]);
 }
 
 #[tokio::test]
 async fn a_job_cannot_lead_the_token_elsewhere() {
-    let theirs = |run: &str, repository: &str| {
-        let mut request = request();
-        request.job.run = run.into();
-        request.job.repository = repository.into();
-        request
+    let theirs = |run: &str, repository: &str| Rerun {
+        job: of(run, repository),
+        ..request()
     };
     let world = World::new([failed()], &[interrupted()]).await;
     for (page, request) in [

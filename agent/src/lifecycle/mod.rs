@@ -212,11 +212,7 @@ impl State {
     }
 
     /// The state of an agent that finds another's remains: it never resumes. It ends what is left, runs the job again, takes its leave, and goes.
-    pub fn crashed(job: Option<Job>) -> Self {
-        let job = job.map(|ids| Running {
-            ids: Some(ids),
-            ..Running::default()
-        });
+    pub fn crashed(job: Option<Running>) -> Self {
         Self {
             step: Step::Stopping,
             stop: Some(StopReason::Crashed),

@@ -86,12 +86,12 @@ impl State {
 
     /// The first thing that is still to be done, in the order of a stop.
     fn next(self, now: Time, limits: &Limits) -> Self {
-        let known = self.job.as_ref().is_some_and(|job| job.ids.is_some());
+        let interrupted = self.reruns && self.job.is_some();
         let step = match self.step {
             Step::Terminating | Step::Done => Step::Done,
             Step::Unregistering => Step::Terminating,
             _ if self.alive => Step::Stopping,
-            step if step != Step::Rerunning && limits.rerun && self.reruns && known => Step::Rerunning,
+            step if step != Step::Rerunning && limits.rerun && interrupted => Step::Rerunning,
             _ if self.registered => Step::Unregistering,
             _ => Step::Terminating,
         };
@@ -160,20 +160,14 @@ fn listening(state: State, now: Time) -> State {
 /// A job's line, or the ids that its hook told: either may come first, or alone.
 fn started(state: State, event: Event, now: Time) -> State {
     let old = state.job.clone().unwrap_or_default();
-    let (line, job) = match event {
-        Event::JobStarted(name) => {
-            // A hook that was faster has told the ids of this job, else they are another's.
-            let ids = old.ids.filter(|_| old.name.is_none());
-            (
-                true,
-                Running {
-                    name: Some(name),
-                    ids,
-                    completing: None,
-                },
-            )
-        }
-        Event::JobKnown(ids) => (false, Running { ids: Some(ids), ..old }),
+    let job = match event {
+        // A hook that was faster has told the ids of this job, else they are another's.
+        Event::JobStarted(name) => Running {
+            ids: old.ids.filter(|_| old.name.is_none()),
+            name: Some(name),
+            completing: None,
+        },
+        Event::JobKnown(ids) => Running { ids: Some(ids), ..old },
         _ => return state,
     };
     let reruns = state.reruns;
@@ -181,8 +175,8 @@ fn started(state: State, event: Event, now: Time) -> State {
     match state.step {
         Step::Starting | Step::Idle | Step::Withdrawing => state_with(state).enter(Step::Busy, now),
         Step::Busy => state_with(state),
-        // Its word came while it was being stopped.
-        Step::Stopping if !line && reruns => state_with(state),
+        // It had just begun, or its word came, when the runner was stopped.
+        Step::Stopping if reruns => state_with(state),
         _ => state,
     }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use common::error::{Class, Report};
-use common::forge::{Declined, Enroll, Enrollment, Forge, Platform, Removal, Rerun, RerunOutcome};
+use common::forge::{Declined, Enroll, Enrollment, Forge, Interrupted, Platform, Removal, Rerun, RerunOutcome};
 use common::secret::Secret;
 use common::spec::RunnerSpec;
 
@@ -185,7 +185,14 @@ impl Agent {
     }
 
     pub(super) fn rerun(&self) -> Option<Effect> {
-        let job = self.state.job.as_ref()?.ids.clone()?;
+        let begun = self.remains.job.as_ref()?;
+        let job = match begun.ids.clone() {
+            Some(ids) => Interrupted::Known(ids),
+            None => Interrupted::Begun {
+                name: begun.name.clone(),
+                age: begun.age(),
+            },
+        };
         let budget = lifecycle::rerun_budget(&self.state);
         let request = Rerun {
             job,
@@ -199,7 +206,7 @@ impl Agent {
         Some(Box::pin(async move {
             match forge.rerun(&request).await {
                 Ok(outcome) => {
-                    tracing::info!("workflow run {}: {}", request.job.run, words(&outcome));
+                    tracing::info!("the interrupted job {}", words(&outcome));
                     of(Event::Succeeded)
                 }
                 Err(error) => {
@@ -215,9 +222,11 @@ fn words(outcome: &RerunOutcome) -> String {
     match outcome {
         RerunOutcome::Requested(scope) => format!("runs again ({scope:?})"),
         RerunOutcome::Declined(Declined::AttemptsUsedUp(attempts)) => {
-            format!("not run again: it has had {attempts} attempts (--max-attempts)")
+            format!("is not run again: its workflow run has had {attempts} attempts (--max-attempts)")
         }
-        RerunOutcome::Declined(why) => format!("not run again: {why:?}"),
+        RerunOutcome::Declined(Declined::AlreadyRerun) => "has been run again by somebody else".into(),
+        RerunOutcome::Declined(Declined::Succeeded) => "ended well after all".into(),
+        RerunOutcome::Declined(Declined::Unknown) => "is not known to the forge".into(),
     }
 }
 

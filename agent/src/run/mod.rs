@@ -19,7 +19,7 @@ use crate::console::Console;
 use crate::host::Host;
 use crate::lifecycle::{self, Action, Event, Limits, State};
 use crate::runner::{self, Exit, Hook, Line, Ready, Runner};
-use crate::state::{Remains, StateDir};
+use crate::state::{Begun, Remains, StateDir};
 use crate::supervise::{Child, Output};
 use crate::user;
 use effect::{Effect, Finished};
@@ -141,13 +141,14 @@ impl Agent {
         // A word that was left before is not of a job of ours, or of the last one of the agent that was killed.
         let word = std::iter::from_fn(|| self.runner.read_hook()).last();
         if let Some(mut remains) = self.dir.remains() {
-            match word {
-                Some(Hook::Started(job)) => remains.job = Some(job),
-                Some(Hook::Completed) => remains.job = None,
-                None => {}
+            match (word, &mut remains.job) {
+                (Some(Hook::Started(ids)), Some(job)) => job.ids = Some(ids),
+                (Some(Hook::Started(ids)), None) => remains.job = Some(Begun::known(ids)),
+                (Some(Hook::Completed), _) => remains.job = None,
+                (None, _) => {}
             }
             tracing::error!("an agent was killed here: ending what it left");
-            self.state = State::crashed(remains.job.clone());
+            self.state = State::crashed(remains.job.as_ref().map(Begun::running));
             self.remains = remains;
         }
         // From now on, whoever starts after us knows that we were here.
@@ -227,7 +228,7 @@ impl Agent {
         self.state = next;
         self.report(&before, ended);
         if before.job != self.state.job {
-            self.remains.job = self.state.job.as_ref().and_then(|job| job.ids.clone());
+            self.remains.job = self.state.job.as_ref().map(|job| Begun::of(job, self.remains.job.as_ref()));
             self.save();
         }
         if let Some(action) = action {

@@ -164,11 +164,25 @@ pub struct Job {
     pub key: String,
 }
 
+/// A job that was interrupted, as far as its runner told of it.
+#[derive(Debug, Clone)]
+pub enum Interrupted {
+    /// Its hook has run.
+    Known(Job),
+    /// It had begun, but its hook had not run yet, which takes a runner seconds to minutes: the forge is asked which one it was.
+    Begun {
+        /// Its display name, if the runner told it: hostile input, good only for comparing.
+        name: Option<String>,
+        /// How long ago it began.
+        age: Duration,
+    },
+}
+
 /// A request to run an interrupted job again.
 #[derive(Debug, Clone)]
 pub struct Rerun {
     /// The job that was interrupted.
-    pub job: Job,
+    pub job: Interrupted,
     /// The name of the runner it ran on: finds the job among those of the run.
     pub runner: String,
     /// The job that launched our machine, if one did.
@@ -210,6 +224,6 @@ pub enum Declined {
     AttemptsUsedUp(u32),
     /// The job ended well after all.
     Succeeded,
-    /// The forge does not know the run any more.
+    /// The forge does not know the run, or tells of no such job.
     Unknown,
 }

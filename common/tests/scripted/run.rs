@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use common::forge::github::GitHub;
-use common::forge::{Forge as _, Job, Rerun, RerunOutcome};
+use common::forge::{Forge as _, Interrupted, Job, Rerun, RerunOutcome};
 use common::secret::Secret;
 use common::spec::LaunchJob;
 use serde_json::{Value, json};
@@ -40,14 +40,19 @@ pub fn interrupted() -> Value {
     job(1, "cml-a", Some("failure"), NOON)
 }
 
+/// A job of this run, whose hook has told so.
+pub fn of(run: &str, repository: &str) -> Interrupted {
+    Interrupted::Known(Job {
+        run: run.into(),
+        attempt: 1,
+        repository: repository.into(),
+        key: "train".into(),
+    })
+}
+
 pub fn request() -> Rerun {
     Rerun {
-        job: Job {
-            run: "42".into(),
-            attempt: 1,
-            repository: "octo/train".into(),
-            key: "train".into(),
-        },
+        job: of("42", "octo/train"),
         runner: "cml-a".into(),
         launch: None,
         max_attempts: 3,

@@ -155,6 +155,12 @@ impl Scene {
         })
     }
 
+    /// Waits until the step of a job that is held by [`until`] runs: its runner has told all that it tells of it.
+    pub async fn working(&self) {
+        self.event_where("the job's step", |event| event.what == "job-output" && event.detail == WORKING)
+            .await;
+    }
+
     /// Waits for a run's end and returns its conclusion.
     pub async fn conclusion(&self, run: RunId) -> String {
         match self.world.github.wait_run(run, PATIENCE).await {
@@ -200,9 +206,12 @@ pub fn hosted(key: &str, script: &str) -> JobSpec {
     }
 }
 
+/// What the step of [`until`] says first.
+const WORKING: &str = "working";
+
 /// A job that runs until the file at `gate` exists.
 pub fn until(gate: &std::path::Path) -> String {
-    format!("while [ ! -e '{}' ]; do sleep 0.05; done", gate.display())
+    format!("echo {WORKING}; while [ ! -e '{}' ]; do sleep 0.05; done", gate.display())
 }
 
 /// A start-up script, as the option takes it.

@@ -25,7 +25,7 @@ async fn a_job_on_a_lost_spot_machine_runs_again() {
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
     scene.launch(&["--cloud-spot"]).await.succeeded();
-    scene.event("job-started").await;
+    scene.working().await;
     let first = scene.world.ec2.instances().remove(0);
     scene.world.ec2.spot_notice(&first.id, NOTICE);
     scene.event("run-rerun").await;
@@ -48,9 +48,7 @@ async fn the_launch_job_of_the_same_run_makes_the_new_machine() {
     let mut train = job("train", &until(&gate));
     train.needs = vec!["launch".into()];
     let run = scene.run(&[launch, train]);
-    scene
-        .event_where("our job", |event| event.what == "job-started" && event.subject.contains("train"))
-        .await;
+    scene.working().await;
     let first = scene.world.ec2.instances().remove(0);
     scene.world.ec2.spot_notice(&first.id, NOTICE);
     scene.events("instance-launched", 2).await;
@@ -65,7 +63,7 @@ async fn no_retry_means_that_nothing_is_run_again() {
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
     scene.launch(&["--cloud-spot", "--no-retry"]).await.succeeded();
-    scene.event("job-started").await;
+    scene.working().await;
     let first = scene.world.ec2.instances().remove(0);
     scene.world.ec2.spot_notice(&first.id, NOTICE);
     assert_eq!(scene.conclusion(run).await, "failure");
@@ -95,7 +93,7 @@ async fn a_rebalance_recommendation_lets_the_job_finish() {
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
     scene.launch(&["--cloud-spot", "--idle-timeout=never"]).await.succeeded();
-    scene.event("job-started").await;
+    scene.working().await;
     let first = scene.world.ec2.instances().remove(0);
     scene.world.ec2.rebalance(&first.id);
     std::fs::write(&gate, "").unwrap();

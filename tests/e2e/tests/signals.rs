@@ -5,6 +5,7 @@ use e2e::{PATIENCE, Scene, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sandbox::faults::{Effect, Fault, Faults, Gate};
+use sandbox::github::RunId;
 use tokio::process::Child;
 
 fn signal(child: &Child, signal: Signal) {
@@ -156,14 +157,42 @@ async fn a_busy_agent_that_is_told_to_stop_has_its_job_run_again() {
     let agent = agent(&scene).await;
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
-    scene.event("job-started").await;
+    scene.working().await;
     kill(agent, Signal::SIGTERM).unwrap();
+    runs_again(scene, run, &gate).await;
+}
+
+/// The interrupted job is run again, and a new machine does it.
+async fn runs_again(scene: Scene, run: RunId, gate: &std::path::Path) {
     scene.event("run-rerun").await;
     scene.all_gone().await;
-    std::fs::write(&gate, "").unwrap();
+    std::fs::write(gate, "").unwrap();
     scene.launch(&[]).await.succeeded();
     assert_eq!(scene.conclusion(run).await, "success");
     scene.end().await;
+}
+
+#[tokio::test]
+async fn a_job_that_was_stopped_before_it_could_tell_its_ids_is_run_again() {
+    let scene = Scene::new().await;
+    let agent = agent(&scene).await;
+    // A job of the same name that failed by itself is none of the agent's business.
+    let failed = scene.job("false");
+    assert_eq!(scene.conclusion(failed).await, "failure");
+    let held = Gate::default();
+    scene.world.github.faults().add(Fault {
+        request: "POST /_runner/renew".into(),
+        skip: 0,
+        times: 1,
+        effect: Effect::Hold(held.clone()),
+    });
+    let gate = scene.world.dir().join("gate");
+    let run = scene.job(&until(&gate));
+    held.reached().await;
+    kill(agent, Signal::SIGTERM).unwrap();
+    let again = scene.event("run-rerun").await;
+    assert!(again.detail.contains(&format!("run {} ", run.0)), "{again}");
+    runs_again(scene, run, &gate).await;
 }
 
 #[tokio::test]
@@ -174,7 +203,7 @@ async fn the_machine_of_a_killed_agent_goes() {
         let gate = scene.world.dir().join("gate");
         let run = busy.then(|| scene.job(&until(&gate)));
         if busy {
-            scene.event("job-started").await;
+            scene.working().await;
         }
         kill(agent, Signal::SIGKILL).unwrap();
         scene.all_gone().await;

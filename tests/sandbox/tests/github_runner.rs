@@ -8,7 +8,7 @@ use std::time::Duration;
 use hub::machine::{LISTENER, LISTENING, Machine, Runner, start, token};
 use hub::{Hub, alive, gone, job, until};
 use nix::sys::signal::Signal;
-use sandbox::faults::{Effect, Fault};
+use sandbox::faults::{Effect, Fault, Gate};
 use sandbox::github::{Options, Order};
 
 /// A step has less time to end than with the real one.
@@ -91,6 +91,28 @@ async fn an_interrupted_job_is_canceled_here_and_failed_there() {
         assert_eq!(hub.conclusion(run).await, "failure");
         assert!(!machine.path("completed").exists(), "no hook runs on a shutdown");
     }
+}
+
+#[tokio::test]
+async fn a_job_that_is_interrupted_before_its_worker_starts_is_cancelled_without_a_line() {
+    let hub = Hub::new().await;
+    let machine = Machine::configured(&hub, "r", &[]).await;
+    let mut runner = start(&machine);
+    runner.line(LISTENING).await;
+    let gate = Gate::default();
+    hub.github.faults().add(Fault {
+        request: "POST /_runner/renew".into(),
+        skip: 0,
+        times: 1,
+        effect: Effect::Hold(gate.clone()),
+    });
+    let run = hub.start(&[job("train", "true")]);
+    gate.reached().await;
+    runner.signal(Signal::SIGINT);
+    runner.line("Running job: train").await;
+    runner.line("Exiting...").await;
+    assert_eq!(runner.code().await, Some(0));
+    assert_eq!(hub.conclusion(run).await, "cancelled");
 }
 
 #[tokio::test]

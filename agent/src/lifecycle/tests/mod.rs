@@ -202,11 +202,26 @@ fn single_waits_for_the_runner_to_finish_by_itself() {
 fn a_crashed_agent_runs_the_job_again_and_goes() {
     let all = [Event::Succeeded, Event::Succeeded, Event::Answered(Removal::Gone), Event::Succeeded];
     assert_eq!(State::crashed(None).step.action(), Action::Stop);
-    let (state, actions) = follow(State::crashed(Some(ids())), &all, &limits());
+    let busy = usual(Step::Busy).job;
+    let (state, actions) = follow(State::crashed(busy), &all, &limits());
     assert_eq!(actions, [Action::Rerun, Action::Unregister, Action::Terminate, Action::Exit]);
     assert_eq!(state.stop.unwrap().exit_code(), 1);
     let (_, actions) = follow(State::crashed(None), &all, &limits());
     assert_eq!(actions[0], Action::Unregister);
+}
+
+#[test]
+fn a_job_that_has_told_no_ids_yet_is_run_again_too() {
+    let begins = Event::JobStarted("train".into());
+    for events in [
+        [begins.clone(), Event::Signal(15), Event::Succeeded],
+        // It was assigned while the runner was idle, and stopped before its line was read.
+        [Event::Signal(15), begins, Event::Succeeded],
+    ] {
+        let (state, _) = follow(usual(Step::Idle), &events, &limits());
+        assert_eq!(state.step, Step::Rerunning, "{events:?}");
+        assert_eq!(state.job.unwrap().ids, None);
+    }
 }
 
 #[test]

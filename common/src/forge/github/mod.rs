@@ -1,5 +1,6 @@
 //! GitHub's REST API, of github.com, of GitHub Enterprise Cloud with data residency, and of GitHub Enterprise Server.
 
+mod find;
 mod refusal;
 mod rerun;
 mod scope;

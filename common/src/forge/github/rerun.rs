@@ -9,9 +9,10 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::find::{self, Wanted};
 use super::refusal::{self, Permission};
 use super::{GitHub, LOST_TRIES};
-use crate::forge::{Declined, Job, Rerun, RerunOutcome, RerunScope};
+use crate::forge::{Declined, Interrupted, Rerun, RerunOutcome, RerunScope};
 use crate::http::{Answer, Retry};
 
 /// How often the run is looked at within the patience.
@@ -53,26 +54,69 @@ enum Asked {
 }
 
 pub async fn rerun(github: &GitHub, request: &Rerun) -> Result<RerunOutcome> {
-    // Job code can reach what tells us of jobs: it must not lead our token to runs that are none of ours.
-    let Job { run, repository, .. } = &request.job;
-    let known = github.scope.repository(repository).filter(|_| run.parse::<u64>().is_ok());
-    let actions = known.with_context(|| format!("run `{run}` of `{repository}` does not belong to the {}", github.scope))? + "/actions";
+    timeout(request.budget, request_again(github, request)).await.unwrap_or_else(|_| {
+        Err(anyhow::anyhow!(
+            "GitHub did not let the interrupted job run again within {} s",
+            request.budget.as_secs()
+        ))
+    })
+}
+
+async fn request_again(github: &GitHub, request: &Rerun) -> Result<RerunOutcome> {
+    let retry = github.retry.within(request.budget);
+    let (actions, run, attempt) = match &request.job {
+        // Job code can reach what tells us of jobs: it must not lead our token to runs that are none of ours.
+        Interrupted::Known(job) => {
+            let known = github.scope.repository(&job.repository).filter(|_| job.run.parse::<u64>().is_ok());
+            let known = known.with_context(|| format!("run `{}` of `{}` does not belong to the {}", job.run, job.repository, github.scope));
+            (known? + "/actions", job.run.clone(), job.attempt)
+        }
+        Interrupted::Begun { name, age } => {
+            let repository = github.scope.own_repository().with_context(|| {
+                format!(
+                    "the job had not told yet which one it is, and GitHub lists no runs of the whole {}",
+                    github.scope
+                )
+            });
+            let actions = repository? + "/actions";
+            let wanted = Wanted {
+                runner: &request.runner,
+                name: name.as_deref(),
+                age: *age,
+            };
+            match found(github, &actions, &wanted, request.patience, &retry).await? {
+                Some((run, attempt)) => (actions, run, attempt),
+                None => return Ok(RerunOutcome::Declined(Declined::Unknown)),
+            }
+        }
+    };
     let conversation = Conversation {
         github,
         request,
-        retry: github.retry.within(request.budget),
+        retry,
         run: format!("{actions}/runs/{run}"),
         actions,
+        id: run,
+        attempt,
     };
-    timeout(request.budget, conversation.hold())
+    conversation
+        .hold()
         .await
-        .unwrap_or_else(|_| {
-            Err(anyhow::anyhow!(
-                "GitHub did not let it run again within {} s",
-                request.budget.as_secs()
-            ))
-        })
-        .with_context(|| format!("running workflow run {} again", request.job.run))
+        .with_context(|| format!("running workflow run {} again", conversation.id))
+}
+
+/// Looks until GitHub tells of the job, or the patience ends.
+async fn found(github: &GitHub, actions: &str, wanted: &Wanted<'_>, patience: Duration, retry: &Retry) -> Result<Option<(String, u32)>> {
+    let began = Instant::now();
+    loop {
+        let age = wanted.age + began.elapsed();
+        let found = find::find(github, actions, &Wanted { age, ..*wanted }, retry).await;
+        let found = found.context("finding the interrupted job")?;
+        if found.is_some() || began.elapsed() >= patience {
+            return Ok(found);
+        }
+        sleep(interval(patience)).await;
+    }
 }
 
 struct Conversation<'a> {
@@ -83,6 +127,15 @@ struct Conversation<'a> {
     actions: String,
     /// The path of the run.
     run: String,
+    /// Its id.
+    id: String,
+    /// The attempt that was interrupted.
+    attempt: u32,
+}
+
+/// How often the forge is looked at within the patience.
+fn interval(patience: Duration) -> Duration {
+    (patience / LOOKS).clamp(LOOK_EVERY.0, LOOK_EVERY.1)
 }
 
 impl Conversation<'_> {
@@ -101,7 +154,7 @@ impl Conversation<'_> {
                 return Ok(RerunOutcome::Requested(scope));
             }
             // It runs, though it had ended a moment ago: the two halves of GitHub do not agree yet, or somebody else was faster.
-            sleep(self.interval()).await;
+            sleep(interval(self.request.patience)).await;
             began = Instant::now();
         }
     }
@@ -114,11 +167,11 @@ impl Conversation<'_> {
             let Some(run) = self.run().await? else {
                 return Ok(Err(Declined::Unknown));
             };
-            if let Some(declined) = guard(&run, &self.request.job, self.request.max_attempts) {
+            if let Some(declined) = guard(&run, self.attempt, self.request.max_attempts) {
                 return Ok(Err(declined));
             }
             // An earlier attempt than ours is an answer out of date.
-            if run.status == "completed" && run.attempt == self.request.job.attempt {
+            if run.status == "completed" && run.attempt == self.attempt {
                 return Ok(Ok(run));
             }
             if let Some((_, verb)) = cancels.next_if(|(after, _)| began.elapsed() >= *after) {
@@ -129,7 +182,7 @@ impl Conversation<'_> {
                 tracing::warn!("the run does not end by itself: `{verb}`, so that the interrupted job can run again");
                 self.cancel(verb).await?;
             }
-            sleep(self.interval()).await;
+            sleep(interval(patience)).await;
         }
     }
 
@@ -145,13 +198,9 @@ impl Conversation<'_> {
         }
     }
 
-    fn interval(&self) -> Duration {
-        (self.request.patience / LOOKS).clamp(LOOK_EVERY.0, LOOK_EVERY.1)
-    }
-
     /// Asks in the order that keeps most of what was done, and always makes a machine.
     async fn request_any(&self, jobs: &[JobAnswer]) -> Result<Option<RerunScope>> {
-        let launch = self.request.launch.as_ref().filter(|launch| launch.run == self.request.job.run);
+        let launch = self.request.launch.as_ref().filter(|launch| launch.run == self.id);
         let whole = (RerunScope::WholeRun, format!("{}/rerun", self.run));
         // Were only the failed jobs run, nobody would launch a machine for them: they would wait for ever.
         let ways = match launch.map(|launch| launch_job(jobs, &launch.runner)) {
@@ -178,7 +227,7 @@ impl Conversation<'_> {
     async fn ask(&self, path: &str) -> Result<Asked> {
         for _ in 0..LOST_TRIES {
             let Some(answer) = self.github.post_once(path, None, &self.retry).await? else {
-                if self.run().await?.is_some_and(|run| run.attempt > self.request.job.attempt) {
+                if self.run().await?.is_some_and(|run| run.attempt > self.attempt) {
                     return Ok(Asked::Taken);
                 }
                 continue;
@@ -227,8 +276,8 @@ impl Conversation<'_> {
 }
 
 /// Why a run must be left alone.
-fn guard(run: &Run, job: &Job, max_attempts: u32) -> Option<Declined> {
-    if run.attempt > job.attempt {
+fn guard(run: &Run, attempt: u32, max_attempts: u32) -> Option<Declined> {
+    if run.attempt > attempt {
         Some(Declined::AlreadyRerun)
     } else if run.attempt >= max_attempts {
         Some(Declined::AttemptsUsedUp(run.attempt))

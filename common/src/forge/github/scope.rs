@@ -75,6 +75,11 @@ impl Scope {
         (ours && plain(its_owner) && plain(repo)).then(|| format!("/repos/{its_owner}/{repo}"))
     }
 
+    /// The same of our own repository, if it is one.
+    pub fn own_repository(&self) -> Option<String> {
+        matches!(self.kind, Kind::Repository(..)).then(|| self.path())
+    }
+
     /// Which permission a token needs to register runners here, in GitHub's words.
     pub const fn runner_permission(&self) -> &'static str {
         match self.kind {

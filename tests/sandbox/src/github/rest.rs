@@ -30,6 +30,7 @@ pub fn routes() -> Router<GitHub> {
             .route(&path("/{id}"), get(runners::one).delete(runners::remove))
     };
     let runs = Router::new()
+        .route("/runs", get(runs::list))
         .route("/runs/{run}", get(runs::one))
         .route("/runs/{run}/jobs", get(runs::jobs))
         .route("/runs/{run}/attempts/{attempt}", get(runs::attempt))

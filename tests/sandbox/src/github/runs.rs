@@ -24,22 +24,37 @@ struct Verbosity {
     _debugger: bool,
 }
 
-/// Answers something about a run, if there is one.
-fn about(github: &GitHub, scope: &Scope, answer: impl FnOnce(&Place<'_>, &Run) -> Option<Value>) -> Result<Value, Refusal> {
-    scope.check(github)?;
+/// Calls with what an answer is made from.
+fn at<T>(github: &GitHub, answer: impl FnOnce(&Place<'_>) -> T) -> T {
     let api = format!("{}{PREFIX}", github.url());
     let options = &github.0.options;
-    let place = Place {
+    answer(&Place {
         api: &api,
         owner: &options.owner,
         repo: &options.repo,
-    };
+    })
+}
+
+/// The runs of the repository, new ones first.
+pub async fn list(Shared(github): Shared<GitHub>, Path(scope): Path<Scope>, Query(page): Query<Page>) -> Answer {
+    scope.check(&github)?;
+    let all = at(&github, |place| {
+        let state = lock(&github.0.state);
+        state.runs.iter().rev().map(|run| place.run(run, run.attempt)).collect()
+    });
+    Ok(page.answer(&github, &format!("{}/actions/runs", scope.path()), "workflow_runs", all))
+}
+
+/// Answers something about a run, if there is one.
+fn about(github: &GitHub, scope: &Scope, answer: impl FnOnce(&Place<'_>, &Run) -> Option<Value>) -> Result<Value, Refusal> {
+    scope.check(github)?;
     let state = lock(&github.0.state);
     let run = match scope.job {
         Some(job) => state.runs.iter().find(|run| executions(run).any(|one| one.id == job)),
         None => state.runs.iter().find(|run| run.id == scope.run()),
     };
-    run.and_then(|run| answer(&place, run)).map_or_else(nothing, Ok)
+    let found = run.and_then(|run| at(github, |place| answer(place, run)));
+    found.map_or_else(nothing, Ok)
 }
 
 /// Every execution of every job of a run, old ones first.

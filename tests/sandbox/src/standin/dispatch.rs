@@ -73,9 +73,18 @@ impl Worker {
 pub async fn run(settings: &Settings, message: &Message, signals: &mut Signals) -> Result<End> {
     say(&format!("{}: Running job: {}", stamp(), message.name));
     let job = json!({ "job": message.job });
-    if let Ok((404 | 410, _)) = settings.tell("renew", &job).await {
-        // Nothing is said of it, as with the real one.
-        return Ok(End::Done);
+    // Of a job that ends before its worker starts nothing is said, as with the real one.
+    tokio::select! {
+        renewed = settings.tell("renew", &job) => {
+            if let Ok((404 | 410, _)) = renewed {
+                return Ok(End::Done);
+            }
+        }
+        _ = signals.next() => {
+            say("Exiting...");
+            report(settings, &job, json!({ "cancelled": true })).await;
+            return Ok(End::Interrupted);
+        }
     }
     let mut worker = Worker::start(settings, message).await?;
     let (mut interrupted, mut lost, mut cancelled) = (false, false, false);
