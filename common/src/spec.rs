@@ -146,6 +146,10 @@ pub struct RunnerOptions {
     #[arg(long, default_value = "10min", value_name = "DURATION")]
     pub provisioning_timeout: Timeout,
 
+    /// How often a runner that has had no job for this long asks the forge whether it is still registered (`never` not to ask)
+    #[arg(long, default_value = "1h", value_name = "DURATION", allow_hyphen_values = true)]
+    pub registration_check: Timeout,
+
     /// Run this base64-encoded script as root on the instance before the runner starts (its shebang is honoured)
     #[arg(long, value_name = "BASE64")]
     pub cloud_startup_script: Option<Script>,

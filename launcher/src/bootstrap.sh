@@ -172,6 +172,12 @@ start_agent() {
 	umask 022
 	"$agent" run --spec "$state/spec.json"
 	code=$?
+	# One that was killed is started once more, only to take its leave, as the unit does.
+	if [ "$code" -gt 128 ]; then
+		phase agent begin "it was killed by signal $((code - 128))"
+		"$agent" run --spec "$state/spec.json"
+		code=$?
+	fi
 	if [ "$code" -ne 0 ]; then phase agent fail "it ended with status $code"; fi
 	power_off
 }

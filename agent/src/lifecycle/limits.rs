@@ -45,18 +45,28 @@ pub fn deadline(state: &State, limits: &Limits) -> Option<Time> {
         Step::Starting if !state.online => limits.provisioning.duration(),
         Step::Starting => after(limits.provisioning.duration().unwrap_or(ONLINE_AGAIN)),
         Step::Idle if state.advised => after(ADVISED_AGAIN),
-        Step::Idle => limits.idle.duration().map(|idle| state.quiet.saturating_add(idle)),
+        Step::Idle => [idle(state, limits), check(state, limits)].into_iter().flatten().min(),
         Step::Busy => {
             let limit = limits.job.duration().and_then(|limit| after(before(limit, EARLY)));
             [limit, settled(state)].into_iter().flatten().min()
         }
-        Step::Withdrawing | Step::Unregistering => after(FORGE),
+        Step::Checking | Step::Withdrawing | Step::Unregistering => after(FORGE),
         Step::Finishing => after(FINISH),
         Step::Stopping => after(grace(state) + KILL),
         Step::Rerunning => after(rerun_budget(state)),
         Step::Terminating => after(TERMINATE),
         Step::Done => None,
     }
+}
+
+/// When a runner has had nothing to do for long enough, if it ever has.
+pub fn idle(state: &State, limits: &Limits) -> Option<Time> {
+    limits.idle.duration().map(|idle| state.quiet.saturating_add(idle))
+}
+
+/// When an idle runner asks whether it is still registered, if it ever does.
+pub fn check(state: &State, limits: &Limits) -> Option<Time> {
+    limits.check.duration().map(|check| state.since.saturating_add(check))
 }
 
 /// When a job whose last hook has run counts as ended even if its last line was not understood (a name may hold a line's end).

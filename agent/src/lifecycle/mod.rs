@@ -36,6 +36,8 @@ pub enum Step {
     Starting,
     /// It waits for a job.
     Idle,
+    /// The forge is asked whether it still knows the idle runner: one can listen for ever that was removed.
+    Checking,
     /// It runs a job.
     Busy,
     /// The registration is being deleted, if no job has just been assigned: the atomic idle test.
@@ -67,6 +69,8 @@ pub enum Action {
     Start,
     /// Wait for what happens.
     Wait,
+    /// Ask the forge for the registration.
+    Check,
     /// Delete the registration.
     Unregister,
     /// Stop the runner within the [grace], then kill it with all that it started.
@@ -88,6 +92,7 @@ impl Step {
             Self::Registering => Action::Register,
             Self::Starting => Action::Start,
             Self::Idle | Self::Busy | Self::Finishing => Action::Wait,
+            Self::Checking => Action::Check,
             Self::Withdrawing | Self::Unregistering => Action::Unregister,
             Self::Stopping => Action::Stop,
             Self::Rerunning => Action::Rerun,
@@ -146,6 +151,8 @@ pub struct Limits {
     pub job: Timeout,
     /// `--provisioning-timeout`
     pub provisioning: Timeout,
+    /// `--registration-check`
+    pub check: Timeout,
     /// `--single`
     pub single: bool,
     /// Neither `--no-retry`, nor a credential that cannot.

@@ -2,7 +2,7 @@
 
 use common::forge::Removal;
 
-use super::limits::settled;
+use super::limits::{check, idle, settled};
 use super::{Action, Event, Limits, Running, State, Step, StopReason, Time};
 use crate::host::Interruption;
 use crate::runner::Exit;
@@ -107,7 +107,7 @@ fn noticed(state: State, notice: Interruption, now: Time, limits: &Limits) -> St
     let state = State { advised: true, ..state };
     match state.step {
         // A job may just have been assigned: the forge knows.
-        Step::Idle => state.enter(Step::Withdrawing, now),
+        Step::Idle | Step::Checking => state.enter(Step::Withdrawing, now),
         Step::Starting if state.online => state.enter(Step::Withdrawing, now),
         Step::Provisioning | Step::Installing | Step::Registering | Step::Starting => state.stopped(StopReason::Advised, now, limits),
         _ => state,
@@ -124,7 +124,7 @@ fn exited(state: State, exit: Exit, now: Time, limits: &Limits) -> State {
         // A single runner may end before its last line was read.
         (Step::Busy, Exit::Done) if limits.single => state.stopped(StopReason::Single, now, limits),
         (_, Exit::Done) => state.stopped(StopReason::Unregistered, now, limits),
-        (Step::Starting | Step::Idle, Exit::Failed(_)) if state.failures < RESTARTS => {
+        (Step::Starting | Step::Idle | Step::Checking, Exit::Failed(_)) if state.failures < RESTARTS => {
             let failures = state.failures + 1;
             State { failures, ..state }.restarted(now)
         }
@@ -173,7 +173,7 @@ fn started(state: State, event: Event, now: Time) -> State {
     let reruns = state.reruns;
     let state_with = |state| State { job: Some(job), ..state };
     match state.step {
-        Step::Starting | Step::Idle | Step::Withdrawing => state_with(state).enter(Step::Busy, now),
+        Step::Starting | Step::Idle | Step::Checking | Step::Withdrawing => state_with(state).enter(Step::Busy, now),
         Step::Busy => state_with(state),
         // It had just begun, or its word came, when the runner was stopped.
         Step::Stopping if reruns => state_with(state),
@@ -231,6 +231,7 @@ fn succeeded(state: State, now: Time, limits: &Limits) -> State {
             let alive = true;
             State { alive, ..state }.enter(Step::Starting, now)
         }
+        Step::Checking => state.enter(Step::Idle, now),
         Step::Stopping => State { alive: false, ..state }.next(now, limits),
         Step::Rerunning | Step::Terminating => state.next(now, limits),
         _ => state,
@@ -240,6 +241,7 @@ fn succeeded(state: State, now: Time, limits: &Limits) -> State {
 fn failed(state: State, why: String, now: Time, limits: &Limits) -> State {
     match state.step {
         Step::Provisioning | Step::Installing | Step::Registering | Step::Starting => state.stopped(StopReason::Failed(why), now, limits),
+        Step::Checking => state.enter(Step::Idle, now),
         // We know of no job, and a token that is refused will be refused again.
         Step::Withdrawing => withdraw(state, now, limits),
         Step::Stopping => State { alive: false, ..state }.next(now, limits),
@@ -271,13 +273,16 @@ fn withdraw(state: State, now: Time, limits: &Limits) -> State {
 }
 
 fn expired(state: State, now: Time, limits: &Limits) -> State {
+    let has_come = |at: Option<Time>| at.is_some_and(|at| at <= now);
     match state.step {
         Step::Provisioning | Step::Installing | Step::Registering | Step::Starting => {
             let why = format!("the runner was not online within {}", limits.provisioning);
             state.stopped(StopReason::Failed(why), now, limits)
         }
+        Step::Idle if has_come(check(&state, limits)) && !has_come(idle(&state, limits)) => state.enter(Step::Checking, now),
         Step::Idle => state.enter(Step::Withdrawing, now),
-        Step::Busy if settled(&state).is_some_and(|at| at <= now) => after_job(state, now, limits),
+        Step::Checking => state.enter(Step::Idle, now),
+        Step::Busy if has_come(settled(&state)) => after_job(state, now, limits),
         Step::Busy => state.stopped(StopReason::TimeLimit(limits.job), now, limits),
         Step::Withdrawing => withdraw(state, now, limits),
         Step::Finishing => state.stopped(StopReason::Single, now, limits),

@@ -154,6 +154,29 @@ impl Agent {
         })
     }
 
+    /// Asks the forge for our registration.
+    pub(super) fn check(&self) -> Effect {
+        let id = self.remains.registration.filter(|_| !self.single_use);
+        let Some(id) = id else {
+            // Nobody here may, or knows what to ask for.
+            return at_once(Event::Succeeded);
+        };
+        let (spec, forge) = (Arc::clone(&self.spec), Arc::clone(&self.forge));
+        Box::pin(async move {
+            match forge.runners(Some(&spec.name)).await {
+                Ok(runners) if runners.iter().any(|runner| runner.id == id) => of(Event::Succeeded),
+                Ok(_) => {
+                    tracing::warn!("the runner listens, but the forge does not know it any more");
+                    of(Event::Deregistered)
+                }
+                Err(error) => {
+                    tracing::warn!("asking the forge for the registration: {error:#}");
+                    of(failed(&error))
+                }
+            }
+        })
+    }
+
     /// One question where the forge's refusal decides (idle), a few where it only has not noticed yet (a forced stop).
     pub(super) fn unregister(&self) -> Effect {
         if self.single_use {

@@ -79,6 +79,7 @@ impl Agent {
             idle: spec.options.idle_timeout,
             job: spec.options.job_time_limit,
             provisioning: spec.options.provisioning_timeout,
+            check: spec.options.registration_check,
             single: spec.options.single || single_use,
             rerun: !spec.options.no_retry && !single_use,
         };
@@ -248,6 +249,7 @@ impl Agent {
             Action::Provision => Some(self.provision()),
             Action::Install => Some(effect::install(Arc::clone(&self.runner))),
             Action::Register => Some(self.register()),
+            Action::Check => Some(self.check()),
             Action::Unregister => Some(self.unregister()),
             Action::Rerun => self.rerun(),
             Action::Terminate => {

@@ -219,6 +219,22 @@ fn an_agent_that_fails_is_told_of() {
     assert_eq!(machine.power_offs(), 1);
 }
 
+#[test]
+fn an_agent_that_is_killed_is_started_once_more() {
+    for (deaths, starts, ends) in [(1, 2, "agent ok"), (9, 2, "agent fail")] {
+        let machine = Machine::new();
+        let boot = machine.with_agent(bootstrap());
+        machine.write("agent-dies", &deaths.to_string());
+        // A shell tells of a child that was killed.
+        machine.said("sh", &boot);
+        assert_eq!(machine.read("seen/starts").lines().count(), starts);
+        let phases = machine.phases();
+        let told = phases.iter().rev().find(|phase| phase.starts_with(ends));
+        assert!(told.is_some() && phases.contains(&"agent begin".to_owned()), "{phases:?}");
+        assert_eq!(machine.power_offs(), 1);
+    }
+}
+
 proptest! {
     #[test]
     fn a_shell_reads_a_quoted_value_as_it_is(value in "[^\0]{0,200}") {

@@ -119,6 +119,22 @@ async fn an_idle_timeout_that_races_with_an_assignment_loses() {
 }
 
 #[tokio::test]
+async fn a_runner_that_listens_though_the_forge_has_forgotten_it_is_noticed() {
+    let scene = Scene::new().await;
+    let launched = scene
+        .launch(&["--name=ghost", "--idle-timeout=never", "--registration-check=1s"])
+        .await;
+    launched.succeeded();
+    scene.world.github.make_ghost("ghost");
+    scene
+        .event_where("the agent's end", |event| {
+            event.detail.contains("runner was removed from the forge")
+        })
+        .await;
+    scene.end().await;
+}
+
+#[tokio::test]
 async fn the_agent_asks_the_forge_three_times_in_its_life() {
     let scene = Scene::new().await;
     let run = scene.job("true");

@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod check;
 mod properties;
 mod table;
 
@@ -12,12 +13,13 @@ use super::{Action, Event, Limits, Running, State, Step, StopReason, deadline, g
 use crate::host::Interruption;
 use crate::runner::Exit;
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 14] = [
     Step::Provisioning,
     Step::Installing,
     Step::Registering,
     Step::Starting,
     Step::Idle,
+    Step::Checking,
     Step::Busy,
     Step::Withdrawing,
     Step::Finishing,
@@ -33,6 +35,7 @@ fn limits() -> Limits {
         idle: Timeout::secs(300),
         job: Timeout::secs(72 * 3600),
         provisioning: Timeout::secs(600),
+        check: Timeout::secs(3600),
         single: false,
         rerun: true,
     }
@@ -88,14 +91,14 @@ fn usual(step: Step) -> State {
         ids: Some(ids()),
         completing: None,
     };
-    let stopping = at >= 8;
+    let stopping = at >= 9;
     State {
         step,
         since: Duration::from_mins(1),
         stop: stopping.then(|| StopReason::Interrupted("spot".into(), Duration::from_mins(3))),
         reruns: stopping,
-        registered: (2..=10).contains(&at),
-        alive: (3..=8).contains(&at),
+        registered: (2..=11).contains(&at),
+        alive: (3..=9).contains(&at),
         job: (step == Step::Busy || stopping).then_some(busy),
         online: at >= 4,
         quiet: Duration::from_mins(1),

@@ -21,6 +21,8 @@ echo "$@" >"$CML_ROOT/seen/arguments"
 cp "$3" "$CML_ROOT/seen/spec"
 stat -c %a "$3" >"$CML_ROOT/seen/mode"
 if [ -e "$CML_ROOT/agent-fails" ]; then exit 7; fi
+echo start >>"$CML_ROOT/seen/starts"
+if [ -e "$CML_ROOT/agent-dies" ] && [ "$(grep -c start "$CML_ROOT/seen/starts")" -le "$(cat "$CML_ROOT/agent-dies")" ]; then kill -9 $$; fi
 if [ -e "$CML_ROOT/agent-waits" ]; then
 	turns=600
 	while [ "$turns" -gt 0 ] && [ ! -e "$CML_ROOT/power-off" ]; do sleep 0.1; turns=$((turns - 1)); done
@@ -137,7 +139,11 @@ impl Machine {
 
     /// Makes an empty file.
     pub fn set(&self, path: &str) {
-        std::fs::write(self.path(path), "").unwrap();
+        self.write(path, "");
+    }
+
+    pub fn write(&self, path: &str, text: &str) {
+        std::fs::write(self.path(path), text).unwrap();
     }
 
     /// The same launch with the agent of our own web server.
@@ -199,13 +205,18 @@ impl Machine {
         command
     }
 
-    /// Runs the script until it ends.
+    /// Runs the script until it ends; it says nothing but on its console.
     pub fn run(&self, shell: &str, boot: &Bootstrap) {
+        let said = self.said(shell, boot);
+        assert!(said.is_empty(), "{shell}: {said}");
+    }
+
+    /// Runs the script until it ends, and returns what it, or its shell, said.
+    pub fn said(&self, shell: &str, boot: &Bootstrap) -> String {
         let script = self.path("user-data");
         std::fs::write(&script, boot.render()).unwrap();
         let output = self.command(shell).arg(&script).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(said.is_empty(), "{shell}: {said}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
     /// Runs the boot deadline's own script.

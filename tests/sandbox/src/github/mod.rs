@@ -251,6 +251,17 @@ impl GitHub {
         given
     }
 
+    /// Forgets a registered runner without a word to it: it listens on. Source: <https://github.com/actions/runner/issues/4617>
+    pub fn make_ghost(&self, runner: &str) {
+        self.change(|state| {
+            let ids = state.runners.iter().filter(|one| one.name == runner).map(|one| one.id);
+            for id in ids.collect::<Vec<_>>() {
+                state.remove_runner(id);
+                state.ghosts.push(id);
+            }
+        });
+    }
+
     /// Every request to the REST API so far.
     pub fn requests(&self) -> Vec<Request> {
         lock(&self.0.log).clone()

@@ -157,6 +157,10 @@ impl Drop for Poll<'_> {
 }
 
 async fn next(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> Response {
+    if lock(&github.0.state).ghosts.contains(&who.id) {
+        tokio::time::sleep(POLL).await;
+        return StatusCode::NO_CONTENT.into_response();
+    }
     if !who.speaks(&github, 1) {
         return StatusCode::NOT_FOUND.into_response();
     }
@@ -171,6 +175,7 @@ async fn next(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> Response 
             Some(order.or_else(|| state.assign(who.id).map(|message| Work::Job(Box::new(message)))))
         });
         match work {
+            None if lock(&github.0.state).ghosts.contains(&who.id) => {}
             None => return StatusCode::NOT_FOUND.into_response(),
             Some(Some(Work::Job(message))) => return Json(Work::Job(Box::new(complete(&github, *message)))).into_response(),
             Some(Some(order)) => return Json(order).into_response(),

@@ -9,6 +9,8 @@ use super::run::{JobSpec, JobView, Message, RunId, RunView, Workflow};
 pub struct State {
     pub runners: Vec<Registration>,
     pub runs: Vec<Run>,
+    /// Runners whose registration is gone, which are not told so.
+    pub ghosts: Vec<u64>,
     /// Registration tokens and remove tokens that were given out.
     pub tokens: Vec<(String, Purpose)>,
     /// What happened since the state was last looked at: kind, subject, detail.
@@ -109,6 +111,7 @@ impl State {
         Self {
             runners: Vec::new(),
             runs: Vec::new(),
+            ghosts: Vec::new(),
             tokens: Vec::new(),
             happened: Vec::new(),
             lock_expiry,
