@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `make test`. Installs what the contract tests need, runs every test, and closes with one line of counts, skips included.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 skips=$(mktemp) log=$(mktemp)
 trap 'rm -f "$skips" "$log"' EXIT
 export CML_TEST_SKIPS=$skips

@@ -40,7 +40,7 @@ fn listed(id: u64, status: &str, updated: &str) -> Value {
 
 fn runs(runs: &[Value]) -> Reply {
     let body = json!({ "total_count": runs.len(), "workflow_runs": runs });
-    Reply::Answer(200, vec![("date".into(), NOW.into())], body.to_string().into_bytes())
+    Reply::Answer(200, vec![("date", NOW.into())], body.to_string().into_bytes())
 }
 
 /// A world in which run 42 had this job, and others had others.

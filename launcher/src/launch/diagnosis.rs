@@ -62,7 +62,8 @@ impl Diagnosis {
         error.context(failure)
     }
 
-    fn stage(&self) -> String {
+    /// How far it came, for people.
+    pub fn stage(&self) -> String {
         let Some(phase) = &self.phase else {
             return "its console tells of no phase".to_owned();
         };

@@ -165,7 +165,7 @@ impl Launch<'_> {
             instance.region
         );
         made.stage = "waiting for the runner to be online";
-        self.wait_online(&instance, made.registration.is_some()).await?;
+        self.wait_online(&instance, made).await?;
         tracing::info!("{name} is online after {} s", self.start.elapsed().as_secs());
         Ok(Outcome::Launched(self.refreshed(instance).await))
     }

@@ -5,11 +5,14 @@ use std::time::Duration;
 use anyhow::Result;
 use common::error::{Class, Failure, Report};
 use common::phase::State;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::Launch;
 use super::diagnosis::Diagnosis;
+use super::{Launch, Made};
 use crate::cloud::Instance;
+
+/// How long the console may take to show how far a machine has come: it is only for people, and the runner may be online meanwhile.
+const CONSOLE: Duration = Duration::from_secs(3);
 
 /// How often one asks: in proportion to the budget, so that a launch takes as many requests in a rehearsal as in earnest.
 #[derive(Debug, Clone, Copy)]
@@ -36,7 +39,7 @@ impl Pace {
 
 impl Launch<'_> {
     /// Returns once the runner is online, or has been: a single job can be over between two questions.
-    pub(super) async fn wait_online(&self, instance: &Instance, jit: bool) -> Result<()> {
+    pub(super) async fn wait_online(&self, instance: &Instance, made: &Made) -> Result<()> {
         let pace = Pace::of(self.prepared.budget);
         let mut pause = pace.first;
         let mut next_health = Instant::now() + pace.health;
@@ -46,7 +49,7 @@ impl Launch<'_> {
             match self.forge.runners(Some(&self.request.name)).await {
                 Ok(runners) if runners.iter().any(|runner| runner.online) => return Ok(()),
                 // The registration of a single-use configuration ends with its job.
-                Ok(runners) if runners.is_empty() && jit && was_listed => return Ok(()),
+                Ok(runners) if runners.is_empty() && made.registration.is_some() && was_listed => return Ok(()),
                 Ok(runners) => was_listed |= !runners.is_empty(),
                 Err(error) => {
                     if matches!(Report(&error).class(), Class::Access | Class::Usage) {
@@ -60,10 +63,21 @@ impl Launch<'_> {
                 if let Some(state) = self.death(instance, &mut health).await {
                     return self.was_online(instance, &state).await;
                 }
+                self.show_progress(instance, made).await;
             }
             sleep(pause).await;
             pause = (pause * 5 / 4).min(pace.longest);
         }
+    }
+
+    /// Says how far the machine has come, as far as its console tells.
+    async fn show_progress(&self, instance: &Instance, made: &Made) {
+        let console = timeout(CONSOLE, self.cloud.console(&instance.id)).await;
+        // A console that cannot be read, or not yet, is told of when the launch fails.
+        let console = console.ok().and_then(Result::ok).unwrap_or_default();
+        let stage = Diagnosis::read(&console, &made.secrets).stage();
+        let (name, waited) = (&self.request.name, self.start.elapsed().as_secs());
+        tracing::info!("waiting for {name} for {waited} s: {stage}");
     }
 
     /// The state of an instance that is no more.

@@ -44,6 +44,11 @@ async fn a_startup_script_that_hangs_is_ended_with_its_children() {
         ])
         .await;
     outcome.failed_with(5, &["startup-script", "waiting"]);
+    assert!(
+        outcome.stderr.contains("s: phase `startup-script` had begun"),
+        "progress is shown:\n{}",
+        outcome.stderr
+    );
     scene.end().await;
 }
 

@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # The power cord of an instance without namespaces: cord.sh DIR. When standard input ends, so does every process that names DIR in its
 # environment; this one does not.
 dir=$1

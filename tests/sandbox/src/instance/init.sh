@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # The first process of an instance: init.sh DIR. Starts the user data, adopts and reaps what is orphaned, and ends when its power cord,
 # standard input, is pulled: by the sandbox, or by the sandbox's own death.
 dir=$1

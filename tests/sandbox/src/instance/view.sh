@@ -1,3 +1,4 @@
+# shellcheck shell=sh
 # What an instance sees of this machine. Runs in namespaces of its own, as their first process:
 # view.sh FLAVOUR DIR SHARED PROGRAMS RUN — what lies in SHARED and PROGRAMS is seen at the same paths; RUN becomes the first process.
 umask 022
@@ -71,7 +72,7 @@ for seen in "$shared" "$programs"; do
 done
 mount -o remount,bind,ro "$root$programs" 2>/dev/null || true
 hostname "${dir##*/}"
-cd "$root"
+cd "$root" || exit 1
 if [ "$flavour" = overlay ]; then
 	exec chroot "$root" /bin/sh -c "$run" init "$dir"
 fi

@@ -6,6 +6,7 @@ if [ "$(id -u)" -eq 0 ] && [ -z "$RUNNER_ALLOW_RUNASROOT" ]; then
 fi
 dir="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 flag=update.finished
+# shellcheck disable=SC2048,SC2086 # as the real one does
 "$dir/bin/Runner.Listener" run $*
 status=$?
 case $status in

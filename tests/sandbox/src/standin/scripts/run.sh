@@ -9,10 +9,12 @@ fi
 while :; do
     cp -f "$dir/run-helper.sh.template" "$dir/run-helper.sh"
     if [ -n "$RUNNER_MANUALLY_TRAP_SIG" ]; then
+        # shellcheck disable=SC2048,SC2086 # as the real one does
         "$dir/run-helper.sh" $* &
         helper=$!
-        wait $helper
+        wait "$helper"
     else
+        # shellcheck disable=SC2048,SC2086
         "$dir/run-helper.sh" $*
     fi
     status=$?
@@ -23,7 +25,7 @@ while :; do
     echo "Exiting runner..."
     if [ -n "$RUNNER_MANUALLY_TRAP_SIG" ]; then
         trap - INT TERM
-        wait $helper
+        wait "$helper"
         exit $status
     fi
     [ $status -eq 7 ] && exit 7
