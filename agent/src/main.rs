@@ -3,10 +3,12 @@
 mod archive;
 mod console;
 mod host;
+mod interrupt;
 mod lifecycle;
 mod provision;
 mod run;
 mod runner;
+mod script;
 mod state;
 mod supervise;
 mod user;

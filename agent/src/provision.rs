@@ -1,10 +1,6 @@
 //! The user's start-up script, before anything else on the machine.
 
 use std::collections::VecDeque;
-use std::fs::Permissions;
-use std::io::Write as _;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -13,14 +9,10 @@ use common::spec::Script;
 
 use crate::console::Console;
 use crate::runner::CommandLine;
-use crate::supervise;
+use crate::script;
 
 /// How many of its last lines an error shows.
 const LAST_LINES: usize = 5;
-/// For root's eyes only.
-const PRIVATE: u32 = 0o700;
-/// What runs a script that does not say.
-const SHELL: &str = "/bin/sh";
 /// What a script finds programs with if the agent itself was started without.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Belongs to the agent's own service: a daemon that the script starts would speak in its name.
@@ -40,17 +32,8 @@ const NOT_INHERITED: [&str; 7] = [
 /// # Errors
 /// It cannot be started, fails, or takes longer than the budget; then nothing that it started survives.
 pub async fn run_startup_script(script: &Script, console: &Console, budget: Duration) -> Result<()> {
-    // Root's own directory, which is removed when this returns: the script may hold secrets.
-    let dir = tempfile::Builder::new()
-        .prefix("cml-startup-")
-        .permissions(Permissions::from_mode(PRIVATE))
-        .tempdir()
-        .context("making a directory for the start-up script")?;
-    let file = dir.path().join("script");
-    write(&file, script.bytes()).with_context(|| format!("writing the start-up script to {}", file.display()))?;
-    let command = command(script.bytes(), &file);
     let mut last = VecDeque::new();
-    let ended = supervise::run(&command, budget, |line| {
+    let ended = script::run(script, surroundings(), budget, |line| {
         console.text(&line);
         tracing::info!("start-up script: {line}");
         last.push_back(line);
@@ -59,7 +42,7 @@ pub async fn run_startup_script(script: &Script, console: &Console, budget: Dura
         }
     })
     .await
-    .context("starting the start-up script: is the program of its first line installed?")?;
+    .context("running the start-up script")?;
     let why = match ended {
         Some(status) if status.success() => return Ok(()),
         Some(status) => Failure::new(Class::NotOnline, format!("the start-up script failed: {status}")),
@@ -76,13 +59,8 @@ pub async fn run_startup_script(script: &Script, console: &Console, budget: Dura
     Err(anyhow::anyhow!(said).context(why))
 }
 
-fn write(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true).mode(PRIVATE).open(file)?.write_all(bytes)
-}
-
-fn command(script: &[u8], file: &Path) -> CommandLine {
-    let (program, argument) = interpreter(script);
+/// The agent's own, less what is its service's.
+fn surroundings() -> CommandLine {
     let mut env: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(name, _)| !NOT_INHERITED.contains(&name.as_str()))
@@ -93,23 +71,10 @@ fn command(script: &[u8], file: &Path) -> CommandLine {
         }
     }
     CommandLine {
-        program,
-        args: argument.into_iter().chain([file.display().to_string()]).collect(),
         dir: "/".into(),
         env,
-        user: None,
+        ..CommandLine::default()
     }
-}
-
-/// The program of the `#!` line and its one argument, as the kernel reads them (execve(2)); read here so that the directory may be mounted
-/// noexec, and so that a line that was written on Windows works too.
-fn interpreter(script: &[u8]) -> (PathBuf, Option<String>) {
-    let line = script.strip_prefix(b"#!").and_then(|rest| rest.split(|byte| *byte == b'\n').next());
-    let line = String::from_utf8_lossy(line.unwrap_or_default()).trim().to_owned();
-    let (program, argument) = line.split_once([' ', '\t']).unwrap_or((&line, ""));
-    let program = if program.is_empty() { SHELL } else { program };
-    let argument = Some(argument.trim().to_owned()).filter(|argument| !argument.is_empty());
-    (program.into(), argument)
 }
 
 #[cfg(test)]
@@ -124,7 +89,7 @@ mod tests {
     use common::spec::Script;
     use tempfile::TempDir;
 
-    use super::{interpreter, run_startup_script};
+    use super::run_startup_script;
     use crate::console::Console;
 
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -161,21 +126,6 @@ mod tests {
         setsid sh -c 'echo $$ >$0.new; mv $0.new $0; exec sleep 1000' FILE &
         while [ ! -e FILE ]; do sleep 0.01; done
     ";
-
-    #[test]
-    fn the_first_line_is_read_as_the_kernel_does() {
-        let read = |text: &str| {
-            let (program, argument) = interpreter(text.as_bytes());
-            (program.display().to_string(), argument.unwrap_or_default())
-        };
-        let pair = |program: &str, argument: &str| (program.to_owned(), argument.to_owned());
-        assert_eq!(read("#!/usr/bin/env bash\n"), pair("/usr/bin/env", "bash"));
-        assert_eq!(read("#! /usr/bin/env -S python3 -u \r\nx"), pair("/usr/bin/env", "-S python3 -u"));
-        assert_eq!(read("#!/bin/bash"), pair("/bin/bash", ""));
-        for text in ["echo x", "", "#!", "#!\n/bin/x", " #!/bin/bash"] {
-            assert_eq!(read(text), pair("/bin/sh", ""), "{text:?}");
-        }
-    }
 
     #[tokio::test]
     async fn it_runs_under_its_own_interpreter_with_nothing_to_read() {

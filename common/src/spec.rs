@@ -138,6 +138,15 @@ pub struct RunnerOptions {
     #[arg(long, default_value = "72h", value_name = "DURATION", allow_hyphen_values = true)]
     pub job_time_limit: Timeout,
 
+    /// Longest life of the machine: past it a job is interrupted and restarted, and the machine goes
+    #[arg(long, default_value = "never", value_name = "DURATION", allow_hyphen_values = true)]
+    pub max_lifetime: Timeout,
+
+    /// Run this base64-encoded script as the jobs' user before a running job is interrupted, to save its work: `CML_INTERRUPT_REASON` and
+    /// `CML_SECONDS_LEFT` tell it why and how long it may take
+    #[arg(long, value_name = "BASE64")]
+    pub on_interrupt: Option<Script>,
+
     /// Never restart a workflow run that has had this many attempts
     #[arg(long, default_value_t = 3, value_name = "N")]
     pub max_attempts: u32,

@@ -36,6 +36,8 @@ pub struct Bootstrap {
     pub boot_budget: Duration,
     /// The same as a time of day, in seconds since 1970: the earlier one counts.
     pub boot_deadline: i64,
+    /// How long after the boot the machine goes away whatever becomes of it, if ever.
+    pub lifetime: Option<Duration>,
     /// Who may log in, for debugging.
     pub login: Option<Login>,
 }
@@ -71,6 +73,7 @@ impl Bootstrap {
             "sha256" => quote(&self.agent_sha256),
             "budget" => self.boot_budget.as_secs().max(1).to_string(),
             "deadline" => self.boot_deadline.to_string(),
+            "lifetime" => self.lifetime.map(|time| time.as_secs().max(1).to_string()).unwrap_or_default(),
             "login" => quote(self.login.as_ref().map_or("", |login| &login.user)),
             "public_key" => quote(self.login.as_ref().map_or("", |login| &login.public_key)),
             "spec" => quote(&self.spec),
@@ -93,8 +96,8 @@ fn quote(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
 }
 
-/// Compresses start-up data, which is refused if it is too large. `startup_script` is the length of the user's own, to name it.
-pub fn pack(rendered: &str, startup_script: usize) -> Result<Vec<u8>> {
+/// Compresses start-up data, which is refused if it is too large. `own_scripts` is the length of the user's own, to name it.
+pub fn pack(rendered: &str, own_scripts: usize) -> Result<Vec<u8>> {
     let packed = gzip(rendered.as_bytes())?;
     if packed.len() <= MAX_BYTES {
         return Ok(packed);
@@ -103,8 +106,8 @@ pub fn pack(rendered: &str, startup_script: usize) -> Result<Vec<u8>> {
         "the start-up data has {} bytes after compression, of which a cloud takes {MAX_BYTES}",
         packed.len()
     );
-    let hint = if startup_script > 0 {
-        format!("`--cloud-startup-script` has {startup_script} bytes of it: let a short one download the rest")
+    let hint = if own_scripts > 0 {
+        format!("`--cloud-startup-script` and `--on-interrupt` have {own_scripts} bytes of it: let a short one download the rest")
     } else {
         "shorten the labels, addresses and other values that you give".to_owned()
     };

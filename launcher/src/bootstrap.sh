@@ -9,6 +9,7 @@ urls=@@urls@@
 sha256=@@sha256@@
 budget=@@budget@@
 deadline=@@deadline@@
+lifetime=@@lifetime@@
 login=@@login@@
 public_key=@@public_key@@
 
@@ -48,36 +49,47 @@ die() {
 	exit 1
 }
 
-# First of all: a machine whose runner is not online in time goes away, whatever becomes of the rest.
-arm() {
-	left=$((deadline - $(date +%s)))
-	# This machine's clock may be wrong.
-	if [ "$left" -le 0 ] || [ "$left" -gt "$budget" ]; then left=$budget; fi
-	mkdir -p "$state" && chmod 700 "$state" && rm -f "$state/online" || return 1
-	cat >"$state/boot-deadline" <<'TIMER' || return 1
-#!/bin/sh
-# boot-deadline SECONDS: powers off after that time unless the runner has been online.
-state=${0%/*}
-left=$1
-while [ "$left" -gt 0 ]; do
-	if [ -e "$state/online" ] || [ ! -d "$state" ]; then exit 0; fi
-	step=5
-	if [ "$left" -lt "$step" ]; then step=$left; fi
-	sleep "$step"
-	left=$((left - step))
-done
-if [ -e "$state/online" ] || [ ! -d "$state" ]; then exit 0; fi
-systemctl poweroff 2>/dev/null || poweroff 2>/dev/null || shutdown -h now
-TIMER
+# timer NAME SECONDS [MARKER]: powers off after that time, unless the agent has left the marker by then.
+timer() {
 	if has_systemd && has systemd-run &&
-		systemd-run --quiet --unit=cml-boot-deadline --on-active="${left}s" --timer-property=AccuracySec=1s \
-			/bin/sh "$state/boot-deadline" 0 2>/dev/null; then
+		systemd-run --quiet --unit="$1" --on-active="${2}s" --timer-property=AccuracySec=1s \
+			/bin/sh "$state/power-off-timer" 0 "${3:-}" 2>/dev/null; then
 		return 0
 	fi
 	detached=
 	if has setsid; then detached=setsid; fi
 	# shellcheck disable=SC2086 # one word or none
-	$detached sh "$state/boot-deadline" "$left" </dev/null >/dev/null 2>&1 &
+	$detached sh "$state/power-off-timer" "$2" "${3:-}" </dev/null >/dev/null 2>&1 &
+}
+
+# First of all: a machine whose runner is not online in time goes away, whatever becomes of the rest; and so does one that has lived for
+# too long, whatever becomes of the agent.
+arm() {
+	left=$((deadline - $(date +%s)))
+	# This machine's clock may be wrong.
+	if [ "$left" -le 0 ] || [ "$left" -gt "$budget" ]; then left=$budget; fi
+	mkdir -p "$state" && chmod 700 "$state" && rm -f "$state/online" || return 1
+	cat >"$state/power-off-timer" <<'TIMER' || return 1
+#!/bin/sh
+# power-off-timer SECONDS MARKER: powers off after that time unless the file MARKER, if it is not empty, is beside it by then.
+state=${0%/*}
+left=$1
+marker=$2
+is_over() {
+	[ ! -d "$state" ] || { [ -n "$marker" ] && [ -e "$state/$marker" ]; }
+}
+while [ "$left" -gt 0 ]; do
+	if is_over; then exit 0; fi
+	step=5
+	if [ "$left" -lt "$step" ]; then step=$left; fi
+	sleep "$step"
+	left=$((left - step))
+done
+if is_over; then exit 0; fi
+systemctl poweroff 2>/dev/null || poweroff 2>/dev/null || shutdown -h now
+TIMER
+	timer cml-boot-deadline "$left" online
+	if [ -n "$lifetime" ]; then timer cml-lifetime "$lifetime"; fi
 }
 
 # The spec holds the runner's credential: whole or not at all, and for root only.

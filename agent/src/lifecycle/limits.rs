@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use common::timeout::Timeout;
+
 use super::{Limits, State, Step, StopReason, Time};
 
 /// A job is interrupted this long before its limit, so that the forge's own limit is not met…
@@ -24,6 +26,12 @@ const GRACE: Duration = Duration::from_secs(30);
 const SETTLE: Duration = Duration::from_secs(10);
 /// How long what outlives the grace may take to vanish when it is killed.
 const KILL: Duration = Duration::from_secs(15);
+/// How long the user's script may take to save a job's work when the machine does not say how long is left…
+const SAVE: Duration = Duration::from_secs(30);
+/// … and the part of what is left that it may take otherwise.
+const SAVE_PART: u32 = 2;
+/// How long after that the end of the script may be noticed.
+const SAVED: Duration = Duration::from_secs(1);
 /// How long the forge may take to let an interrupted run run again.
 const RERUN: Duration = Duration::from_mins(10);
 /// The same after a signal: a host that shuts down, or a person, waits less.
@@ -39,6 +47,16 @@ const TERMINATE: Duration = Duration::from_mins(1);
 
 /// When the step ends by itself. Only waiting for jobs, and a job, may go on for ever, if the spec says so.
 pub fn deadline(state: &State, limits: &Limits) -> Option<Time> {
+    let life = life(limits).filter(|_| !state.step.is_stopping());
+    [own_deadline(state, limits), life].into_iter().flatten().min()
+}
+
+/// When the machine has lived for long enough, some time early.
+pub fn life(limits: &Limits) -> Option<Time> {
+    limits.life.duration().map(|limit| before(limit, EARLY))
+}
+
+fn own_deadline(state: &State, limits: &Limits) -> Option<Time> {
     let after = |time: Duration| Some(state.since.saturating_add(time));
     match state.step {
         Step::Provisioning | Step::Installing | Step::Registering => limits.provisioning.duration(),
@@ -52,6 +70,7 @@ pub fn deadline(state: &State, limits: &Limits) -> Option<Time> {
         }
         Step::Checking | Step::Withdrawing | Step::Unregistering => after(FORGE),
         Step::Finishing => after(FINISH),
+        Step::Saving => after(save_budget(state) + SAVED),
         Step::Stopping => after(grace(state) + KILL),
         Step::Rerunning => after(rerun_budget(state)),
         Step::Terminating => after(TERMINATE),
@@ -83,6 +102,16 @@ pub fn script_budget(now: Time, limits: &Limits) -> Option<Duration> {
 /// Some time before a limit, but of a short one only a part.
 fn before(limit: Duration, early: Duration) -> Duration {
     limit.saturating_sub(early.min(limit / EARLY_PART))
+}
+
+/// How long the user's script may take to save a job's work, from the beginning of the step.
+pub fn save_budget(state: &State) -> Duration {
+    let early = |limit: &Timeout| limit.duration().map(|limit| EARLY.min(limit / EARLY_PART));
+    let left = match &state.stop {
+        Some(StopReason::TimeLimit(limit) | StopReason::Lifetime(limit)) => early(limit),
+        _ => left(state),
+    };
+    left.map_or(SAVE, |left| left / SAVE_PART)
 }
 
 /// How long the runner may take to stop, from the beginning of the step.

@@ -16,7 +16,7 @@ use common::timeout::Timeout;
 
 use crate::host::Interruption;
 use crate::runner::Exit;
-pub use limits::{deadline, grace, rerun_budget, script_budget};
+pub use limits::{deadline, grace, rerun_budget, save_budget, script_budget};
 pub use reason::StopReason;
 pub use transition::transition;
 
@@ -44,6 +44,8 @@ pub enum Step {
     Withdrawing,
     /// A single runner has done its job and is ending itself.
     Finishing,
+    /// The user's script saves what the job that is to be interrupted has done; the job still runs.
+    Saving,
     /// The runner is being stopped, with all that it started.
     Stopping,
     /// The interrupted job is being run again.
@@ -73,6 +75,8 @@ pub enum Action {
     Check,
     /// Delete the registration.
     Unregister,
+    /// Run the user's script for interruptions, within the [`save_budget`].
+    Save,
     /// Stop the runner within the [grace], then kill it with all that it started.
     Stop,
     /// Run the interrupted job again.
@@ -94,6 +98,7 @@ impl Step {
             Self::Idle | Self::Busy | Self::Finishing => Action::Wait,
             Self::Checking => Action::Check,
             Self::Withdrawing | Self::Unregistering => Action::Unregister,
+            Self::Saving => Action::Save,
             Self::Stopping => Action::Stop,
             Self::Rerunning => Action::Rerun,
             Self::Terminating => Action::Terminate,
@@ -104,7 +109,7 @@ impl Step {
     const fn is_stopping(self) -> bool {
         matches!(
             self,
-            Self::Stopping | Self::Rerunning | Self::Unregistering | Self::Terminating | Self::Done
+            Self::Saving | Self::Stopping | Self::Rerunning | Self::Unregistering | Self::Terminating | Self::Done
         )
     }
 }
@@ -149,12 +154,16 @@ pub struct Limits {
     pub idle: Timeout,
     /// `--job-time-limit`
     pub job: Timeout,
+    /// `--max-lifetime`
+    pub life: Timeout,
     /// `--provisioning-timeout`
     pub provisioning: Timeout,
     /// `--registration-check`
     pub check: Timeout,
     /// `--single`
     pub single: bool,
+    /// Whether there is a script to save a job's work: `--on-interrupt`
+    pub save: bool,
     /// Neither `--no-retry`, nor a credential that cannot.
     pub rerun: bool,
 }

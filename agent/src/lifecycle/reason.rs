@@ -21,6 +21,8 @@ pub enum StopReason {
     Failed(String),
     /// A job ran for longer than this.
     TimeLimit(Timeout),
+    /// The machine has lived for longer than this.
+    Lifetime(Timeout),
     /// An earlier agent died while a job ran.
     Crashed,
     /// This signal: a person, or the host's shutdown.
@@ -39,15 +41,19 @@ impl StopReason {
             Self::Unregistered => 3,
             Self::Failed(_) => 4,
             Self::TimeLimit(_) => 5,
-            Self::Crashed => 6,
-            Self::Signal(_) => 7,
-            Self::Interrupted(..) => 8,
+            Self::Lifetime(_) => 6,
+            Self::Crashed => 7,
+            Self::Signal(_) => 8,
+            Self::Interrupted(..) => 9,
         }
     }
 
     /// Whether a job that was running must run again.
     pub const fn reruns(&self) -> bool {
-        matches!(self, Self::TimeLimit(_) | Self::Crashed | Self::Signal(_) | Self::Interrupted(..))
+        matches!(
+            self,
+            Self::TimeLimit(_) | Self::Lifetime(_) | Self::Crashed | Self::Signal(_) | Self::Interrupted(..)
+        )
     }
 
     /// The agent's exit code: 1 for a failure.
@@ -67,6 +73,7 @@ impl fmt::Display for StopReason {
                 Some(after) => write!(f, "timeout:{}", after.as_secs()),
                 None => write!(f, "timeout:never"),
             },
+            Self::Lifetime(limit) => write!(f, "lifetime:{}", limit.duration().unwrap_or_default().as_secs()),
             Self::Single => f.write_str("single job"),
             Self::Advised => f.write_str("rebalance recommendation"),
             Self::Unregistered => f.write_str("runner was removed from the forge"),

@@ -2,7 +2,7 @@
 
 use common::forge::Removal;
 
-use super::limits::{check, idle, settled};
+use super::limits::{check, idle, life, settled};
 use super::{Action, Event, Limits, Running, State, Step, StopReason, Time};
 use crate::host::Interruption;
 use crate::runner::Exit;
@@ -90,6 +90,7 @@ impl State {
         let step = match self.step {
             Step::Terminating | Step::Done => Step::Done,
             Step::Unregistering => Step::Terminating,
+            step if self.alive && interrupted && limits.save && !matches!(step, Step::Saving | Step::Stopping) => Step::Saving,
             _ if self.alive => Step::Stopping,
             step if step != Step::Rerunning && limits.rerun && interrupted => Step::Rerunning,
             _ if self.registered => Step::Unregistering,
@@ -116,6 +117,8 @@ fn noticed(state: State, notice: Interruption, now: Time, limits: &Limits) -> St
 
 fn exited(state: State, exit: Exit, now: Time, limits: &Limits) -> State {
     match (state.step, exit) {
+        // Nothing is left to save.
+        (Step::Saving, _) => state.next(now, limits),
         (step, _) if step.is_stopping() => state,
         (Step::Withdrawing, _) => withdraw(state, now, limits),
         (Step::Finishing, _) => state.stopped(StopReason::Single, now, limits),
@@ -176,7 +179,7 @@ fn started(state: State, event: Event, now: Time) -> State {
         Step::Starting | Step::Idle | Step::Checking | Step::Withdrawing => state_with(state).enter(Step::Busy, now),
         Step::Busy => state_with(state),
         // It had just begun, or its word came, when the runner was stopped.
-        Step::Stopping if reruns => state_with(state),
+        Step::Saving | Step::Stopping if reruns => state_with(state),
         _ => state,
     }
 }
@@ -188,6 +191,8 @@ fn ended(state: State, name: &str, success: bool, now: Time, limits: &Limits) ->
     }
     match state.step {
         Step::Busy => after_job(state, now, limits),
+        // It ended by itself while its work was saved.
+        Step::Saving => State { job: None, ..state }.next(now, limits),
         // It ended just in time: there is nothing to run again.
         Step::Stopping if success => State { job: None, ..state },
         _ => state,
@@ -233,7 +238,7 @@ fn succeeded(state: State, now: Time, limits: &Limits) -> State {
         }
         Step::Checking => state.enter(Step::Idle, now),
         Step::Stopping => State { alive: false, ..state }.next(now, limits),
-        Step::Rerunning | Step::Terminating => state.next(now, limits),
+        Step::Saving | Step::Rerunning | Step::Terminating => state.next(now, limits),
         _ => state,
     }
 }
@@ -245,7 +250,7 @@ fn failed(state: State, why: String, now: Time, limits: &Limits) -> State {
         // We know of no job, and a token that is refused will be refused again.
         Step::Withdrawing => withdraw(state, now, limits),
         Step::Stopping => State { alive: false, ..state }.next(now, limits),
-        Step::Rerunning | Step::Unregistering | Step::Terminating => state.next(now, limits),
+        Step::Saving | Step::Rerunning | Step::Unregistering | Step::Terminating => state.next(now, limits),
         _ => state,
     }
 }
@@ -275,6 +280,7 @@ fn withdraw(state: State, now: Time, limits: &Limits) -> State {
 fn expired(state: State, now: Time, limits: &Limits) -> State {
     let has_come = |at: Option<Time>| at.is_some_and(|at| at <= now);
     match state.step {
+        step if !step.is_stopping() && has_come(life(limits)) => state.stopped(StopReason::Lifetime(limits.life), now, limits),
         Step::Provisioning | Step::Installing | Step::Registering | Step::Starting => {
             let why = format!("the runner was not online within {}", limits.provisioning);
             state.stopped(StopReason::Failed(why), now, limits)
@@ -287,7 +293,7 @@ fn expired(state: State, now: Time, limits: &Limits) -> State {
         Step::Withdrawing => withdraw(state, now, limits),
         Step::Finishing => state.stopped(StopReason::Single, now, limits),
         Step::Stopping => State { alive: false, ..state }.next(now, limits),
-        Step::Rerunning | Step::Unregistering | Step::Terminating => state.next(now, limits),
+        Step::Saving | Step::Rerunning | Step::Unregistering | Step::Terminating => state.next(now, limits),
         Step::Done => state,
     }
 }

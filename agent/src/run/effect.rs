@@ -14,6 +14,7 @@ use common::spec::RunnerSpec;
 
 use super::Agent;
 use crate::host::Host;
+use crate::interrupt;
 use crate::lifecycle::{self, Event, Step};
 use crate::provision;
 use crate::runner::{Ready, Runner};
@@ -136,6 +137,21 @@ impl Agent {
                 Some(script) => result(provision::run_startup_script(script, &console, budget.unwrap_or(Duration::MAX)).await),
                 None => of(Event::Succeeded),
             }
+        })
+    }
+
+    /// Lets the user's script save what the job has done. However it ends, the job is interrupted then.
+    pub(super) fn save_work(&self) -> Effect {
+        let (spec, ready) = (Arc::clone(&self.spec), self.ready.clone());
+        let budget = lifecycle::save_budget(&self.state);
+        let reason = self.state.stop.as_ref().map(ToString::to_string).unwrap_or_default();
+        Box::pin(async move {
+            let (Some(script), Some(ready)) = (&spec.options.on_interrupt, ready) else {
+                return of(Event::Succeeded);
+            };
+            result(interrupt::save(script, &ready.command, &reason, budget).await.inspect_err(|error| {
+                tracing::warn!("the work of the job may not be saved: {error:#}");
+            }))
         })
     }
 

@@ -78,9 +78,11 @@ impl Agent {
         let limits = Limits {
             idle: spec.options.idle_timeout,
             job: spec.options.job_time_limit,
+            life: spec.options.max_lifetime,
             provisioning: spec.options.provisioning_timeout,
             check: spec.options.registration_check,
             single: spec.options.single || single_use,
+            save: spec.options.on_interrupt.is_some(),
             rerun: !spec.options.no_retry && !single_use,
         };
         Ok(Self {
@@ -246,6 +248,7 @@ impl Agent {
                 let left = self.remains.process.filter(|_| self.child.is_none());
                 Some(effect::stop(self.child.take(), left, lifecycle::grace(&self.state)))
             }
+            Action::Save => Some(self.save_work()),
             Action::Provision => Some(self.provision()),
             Action::Install => Some(effect::install(Arc::clone(&self.runner))),
             Action::Register => Some(self.register()),

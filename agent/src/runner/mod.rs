@@ -70,6 +70,8 @@ pub struct CommandLine {
     pub env: Vec<(String, String)>,
     /// The unprivileged user that it runs as; none: as the agent itself.
     pub user: Option<User>,
+    /// Whether other programs of that user are none of its own.
+    pub shares_user: bool,
 }
 
 /// What a line of the runner's output says.

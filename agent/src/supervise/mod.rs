@@ -92,7 +92,11 @@ impl Child {
             leader,
             start: Process::read(leader).map_or(0, |process| process.start),
             marker: Some(marker),
-            user: command.user.as_ref().map(|user| user.uid).filter(|uid| *uid != 0),
+            user: command
+                .user
+                .as_ref()
+                .map(|user| user.uid)
+                .filter(|uid| *uid != 0 && !command.shares_user),
         };
         Ok(Self {
             stdout: Lines::new(process.stdout.take()),

@@ -19,7 +19,7 @@ fn sh(dir: &Path, script: &str) -> CommandLine {
         args: vec!["-c".into(), script.into()],
         dir: dir.into(),
         env: vec![("PATH".into(), std::env::var("PATH").unwrap())],
-        user: None,
+        ..CommandLine::default()
     }
 }
 

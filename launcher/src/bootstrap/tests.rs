@@ -23,6 +23,7 @@ fn bootstrap() -> Bootstrap {
         agent_sha256: "0".repeat(64),
         boot_budget: Duration::from_mins(11),
         boot_deadline: 1_790_000_660,
+        lifetime: None,
         login: None,
     }
 }
@@ -30,6 +31,7 @@ fn bootstrap() -> Bootstrap {
 fn hostile() -> Bootstrap {
     Bootstrap {
         spec: HOSTILE.into(),
+        lifetime: Some(Duration::from_hours(24)),
         login: Some(Login {
             user: "ubuntu".into(),
             public_key: "ssh-rsa AAAA it's $(mine)".into(),
@@ -71,7 +73,10 @@ fn what_is_too_large_is_named() {
     let error = pack(&large.render(), 30_000).unwrap_err();
     assert_eq!(Report(&error).class(), Class::Usage);
     let hint = Report(&error).hint().unwrap_or_default().to_owned();
-    assert!(hint.contains("`--cloud-startup-script` has 30000 bytes"), "{hint}");
+    assert!(
+        hint.contains("`--cloud-startup-script` and `--on-interrupt` have 30000 bytes"),
+        "{hint}"
+    );
     let error = pack(&large.render(), 0).unwrap_err();
     assert!(!Report(&error).hint().unwrap_or_default().contains("startup-script"));
 }
@@ -201,11 +206,26 @@ fn a_machine_that_was_online_stays() {
     let machine = Machine::new();
     machine.run("sh", &machine.with_agent(bootstrap()));
     let before = machine.power_offs();
-    machine.timer(0);
+    machine.timer(0, "online");
     assert_eq!(machine.power_offs(), before, "the marker of the agent is there");
     std::fs::remove_file(machine.path("var/lib/cml/online")).unwrap();
-    machine.timer(0);
+    machine.timer(0, "online");
     assert_eq!(machine.power_offs(), before + 1);
+}
+
+#[test]
+fn a_machine_that_has_lived_for_too_long_powers_off_though_it_was_online() {
+    let machine = Machine::new();
+    let boot = Bootstrap {
+        lifetime: Some(Duration::from_secs(1)),
+        ..machine.with_agent(bootstrap())
+    };
+    machine.set("agent-waits-online");
+    machine.run("sh", &boot);
+    assert!(
+        machine.path("seen/power-off").exists(),
+        "the agent still ran when the power went off"
+    );
 }
 
 #[test]

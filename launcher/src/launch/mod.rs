@@ -322,7 +322,8 @@ impl Launch<'_> {
         let order = self.prepared.order(&masked, credential(masked.token.clone()))?;
         let calls = self.cloud.plan(&order).await.context("planning the instance")?;
         let mut script = order.startup_data;
-        if let Some(own) = &self.request.options.runner.cloud_startup_script {
+        let options = &self.request.options.runner;
+        for own in [&options.cloud_startup_script, &options.on_interrupt].into_iter().flatten() {
             // It may hold a token too.
             script = script.replace(&String::from(own.clone()), masked.token.expose());
         }

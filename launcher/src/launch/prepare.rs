@@ -33,6 +33,10 @@ const SHA256_ARM64: Option<&str> = option_env!("CML_AGENT_SHA256_ARM64");
 /// How much longer than the launcher the machine's own timer waits, at most: the launcher's way of ending it tells more.
 const BOOT_MARGIN: Duration = Duration::from_mins(1);
 
+/// How much longer than `--max-lifetime` the machine's own timer waits, at most: the agent's way of ending it runs an interrupted job again,
+/// for which it takes as long as docs/lifecycle.md says.
+const LIFE_MARGIN: Duration = Duration::from_mins(15);
+
 /// Random characters of a launch id.
 const ID_LENGTH: usize = 20;
 
@@ -104,8 +108,9 @@ impl Prepared {
     /// The instance to make when its agent holds `credential`.
     pub fn order(&self, request: &Request, credential: Credential) -> Result<Order> {
         let rendered = self.script(request, credential)?;
-        let own = request.options.runner.cloud_startup_script.as_ref();
-        bootstrap::pack(&rendered, own.map_or(0, |script| script.bytes().len()))?;
+        let options = &request.options.runner;
+        let own = [&options.cloud_startup_script, &options.on_interrupt].into_iter().flatten();
+        bootstrap::pack(&rendered, own.map(|script| script.bytes().len()).sum())?;
         Ok(Order {
             launch_id: self.launch_id.clone(),
             name: request.name.clone(),
@@ -116,6 +121,7 @@ impl Prepared {
     }
 
     fn script(&self, request: &Request, credential: Credential) -> Result<String> {
+        let lifetime = request.options.runner.max_lifetime.duration();
         let bootstrap = Bootstrap {
             spec: request.spec(credential).to_json()?,
             version: VERSION.to_owned(),
@@ -123,6 +129,7 @@ impl Prepared {
             agent_sha256: self.agent.sha256.clone(),
             boot_budget: self.boot_budget,
             boot_deadline: self.boot_deadline.as_second(),
+            lifetime: lifetime.map(|limit| limit + LIFE_MARGIN.min(limit)),
             login: self.login.clone(),
         };
         Ok(bootstrap.render())

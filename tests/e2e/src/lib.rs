@@ -209,9 +209,9 @@ pub fn hosted(key: &str, script: &str) -> JobSpec {
 /// What the step of [`until`] says first.
 const WORKING: &str = "working";
 
-/// A job that runs until the file at `gate` exists.
+/// A job that runs until the file at `gate` exists, or until it is interrupted.
 pub fn until(gate: &std::path::Path) -> String {
-    format!("echo {WORKING}; while [ ! -e '{}' ]; do sleep 0.05; done", gate.display())
+    format!("trap 'exit 1' INT; echo {WORKING}; while [ ! -e '{}' ]; do sleep 0.05; done", gate.display())
 }
 
 /// A start-up script, as the option takes it.

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use e2e::{Scene, hosted, job, until};
+use e2e::{Scene, hosted, job, startup_script, until};
+use sandbox::instance::Isolation;
 
 /// What EC2 leaves a spot machine is two minutes; a scaled machine has this long.
 const NOTICE: Duration = Duration::from_secs(20);
@@ -98,5 +99,75 @@ async fn a_rebalance_recommendation_lets_the_job_finish() {
     scene.world.ec2.rebalance(&first.id);
     std::fs::write(&gate, "").unwrap();
     assert_eq!(scene.conclusion(run).await, "success");
+    scene.end().await;
+}
+
+fn on_interrupt(text: &str) -> String {
+    startup_script(text).replace("--cloud-startup-script", "--on-interrupt")
+}
+
+#[tokio::test]
+async fn a_job_may_save_its_work_before_it_is_interrupted() {
+    let scene = Scene::new().await;
+    let gate = scene.world.dir().join("gate");
+    let run = scene.job(&until(&gate));
+    let save = on_interrupt("echo \"saved as $(id -un) in $CML_SECONDS_LEFT s because of $CML_INTERRUPT_REASON\"; env");
+    scene.launch(&["--cloud-spot", &save]).await.succeeded();
+    scene.working().await;
+    let first = scene.world.ec2.instances().remove(0);
+    scene.world.ec2.spot_notice(&first.id, NOTICE);
+    let saved = scene
+        .event_where("the script's output", |event| event.detail.contains("on interrupt: saved"))
+        .await;
+    let who = if scene.world.isolation() == Isolation::Overlay {
+        "as cml in"
+    } else {
+        "in"
+    };
+    assert!(
+        saved.detail.contains(who) && saved.detail.contains("because of spot instance-action terminate"),
+        "{saved}"
+    );
+    let ended = scene.event("job-completed").await;
+    assert!(saved.at < ended.at, "the job still ran:\n{}", scene.timeline());
+    scene.event("run-rerun").await;
+    scene.all_gone().await;
+    assert!(!scene.timeline().contains(scene.world.github.token()), "the script has no token");
+    std::fs::write(&gate, "").unwrap();
+    scene.launch(&[]).await.succeeded();
+    assert_eq!(scene.conclusion(run).await, "success");
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_script_that_saves_for_ever_does_not_keep_the_job_from_running_again() {
+    let scene = Scene::new().await;
+    let gate = scene.world.dir().join("gate");
+    let run = scene.job(&until(&gate));
+    let save = on_interrupt("trap '' TERM INT; setsid sleep 1000 & sleep 1000");
+    scene.launch(&["--cloud-spot", &save]).await.succeeded();
+    scene.working().await;
+    let first = scene.world.ec2.instances().remove(0);
+    scene.world.ec2.spot_notice(&first.id, NOTICE / 2);
+    scene.event("run-rerun").await;
+    scene.all_gone().await;
+    std::fs::write(&gate, "").unwrap();
+    scene.launch(&[]).await.succeeded();
+    assert_eq!(scene.conclusion(run).await, "success");
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_machine_ends_when_it_has_lived_long_enough() {
+    let scene = Scene::new().await;
+    let gate = scene.world.dir().join("gate");
+    let run = scene.job(&until(&gate));
+    scene.launch(&["--idle-timeout=never", "--max-lifetime=5s"]).await.succeeded();
+    scene.event("run-rerun").await;
+    scene.all_gone().await;
+    std::fs::write(&gate, "").unwrap();
+    scene.launch(&["--idle-timeout=never", "--max-lifetime=5s"]).await.succeeded();
+    assert_eq!(scene.conclusion(run).await, "success");
+    scene.event_where("the reason", |event| event.detail.contains("lifetime:5")).await;
     scene.end().await;
 }

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod check;
+mod ends;
 mod properties;
 mod table;
 
@@ -13,7 +14,7 @@ use super::{Action, Event, Limits, Running, State, Step, StopReason, deadline, g
 use crate::host::Interruption;
 use crate::runner::Exit;
 
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 15] = [
     Step::Provisioning,
     Step::Installing,
     Step::Registering,
@@ -23,6 +24,7 @@ const STEPS: [Step; 14] = [
     Step::Busy,
     Step::Withdrawing,
     Step::Finishing,
+    Step::Saving,
     Step::Stopping,
     Step::Rerunning,
     Step::Unregistering,
@@ -34,9 +36,11 @@ fn limits() -> Limits {
     Limits {
         idle: Timeout::secs(300),
         job: Timeout::secs(72 * 3600),
+        life: Timeout::Never,
         provisioning: Timeout::secs(600),
         check: Timeout::secs(3600),
         single: false,
+        save: false,
         rerun: true,
     }
 }
@@ -97,8 +101,8 @@ fn usual(step: Step) -> State {
         since: Duration::from_mins(1),
         stop: stopping.then(|| StopReason::Interrupted("spot".into(), Duration::from_mins(3))),
         reruns: stopping,
-        registered: (2..=11).contains(&at),
-        alive: (3..=9).contains(&at),
+        registered: (2..=12).contains(&at),
+        alive: (3..=10).contains(&at),
         job: (step == Step::Busy || stopping).then_some(busy),
         online: at >= 4,
         quiet: Duration::from_mins(1),
@@ -121,19 +125,29 @@ fn follow(mut state: State, events: &[Event], limits: &Limits) -> (State, Vec<Ac
 
 #[test]
 fn an_interrupted_job_is_stopped_first_then_run_again_then_the_registration_goes() {
-    let events = [
+    let all = [
         notice(false),
+        Event::Succeeded,
         Event::Succeeded,
         Event::Succeeded,
         Event::Answered(Removal::Removed),
         Event::Succeeded,
     ];
-    let (state, actions) = follow(usual(Step::Busy), &events, &limits());
-    assert_eq!(
-        actions,
-        [Action::Stop, Action::Rerun, Action::Unregister, Action::Terminate, Action::Exit]
-    );
-    assert_eq!(state.stop.unwrap().exit_code(), 0);
+    let done = [
+        Action::Save,
+        Action::Stop,
+        Action::Rerun,
+        Action::Unregister,
+        Action::Terminate,
+        Action::Exit,
+    ];
+    let saving = Limits { save: true, ..limits() };
+    for (limits, events, expected) in [(saving, &all[..], &done[..]), (limits(), &all[1..], &done[1..])] {
+        let busy = usual(Step::Busy);
+        let (state, actions) = follow(busy, &[&[notice(false)], &events[1..]].concat(), &limits);
+        assert_eq!(actions, expected);
+        assert_eq!(state.stop.unwrap().exit_code(), 0);
+    }
 }
 
 #[test]
@@ -260,15 +274,21 @@ fn the_unit_lets_a_stop_take_as_long_as_it_may() {
         .unwrap()
         .parse()
         .unwrap();
-    let longest: Duration = [Step::Stopping, Step::Rerunning, Step::Unregistering, Step::Terminating]
-        .map(|step| State {
-            since: Duration::ZERO,
-            stop: Some(StopReason::Signal(15)),
-            ..usual(step)
-        })
-        .iter()
-        .filter_map(|state| deadline(state, &limits()))
-        .sum();
+    let longest: Duration = [
+        Step::Saving,
+        Step::Stopping,
+        Step::Rerunning,
+        Step::Unregistering,
+        Step::Terminating,
+    ]
+    .map(|step| State {
+        since: Duration::ZERO,
+        stop: Some(StopReason::Signal(15)),
+        ..usual(step)
+    })
+    .iter()
+    .filter_map(|state| deadline(state, &limits()))
+    .sum();
     assert!(allowed.duration().unwrap() >= longest, "{allowed}, but a stop takes {longest:?}");
 }
 

@@ -14,10 +14,12 @@ fn any_event() -> impl Strategy<Value = Event> {
 }
 
 fn any_limits() -> impl Strategy<Value = Limits> {
-    (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(single, rerun, forever)| Limits {
+    (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(single, rerun, forever, save, short)| Limits {
         single,
         rerun,
+        save,
         idle: if forever { Timeout::Never } else { Timeout::secs(300) },
+        life: if short { Timeout::secs(30) } else { Timeout::Never },
         ..limits()
     })
 }
@@ -31,7 +33,7 @@ proptest! {
         let mut now = Duration::ZERO;
         let (mut reruns, mut terminates, mut rank) = (0, 0, None);
         let signal = [Event::Signal(15)];
-        let deadlines = std::iter::repeat_n(Event::Deadline, 12);
+        let deadlines = std::iter::repeat_n(Event::Deadline, 13);
         for event in list.into_iter().chain(signal).chain(deadlines) {
             now += Duration::from_secs(1);
             let was = state.clone();
@@ -41,7 +43,8 @@ proptest! {
             let because = next.reruns && next.stop.as_ref().is_some_and(StopReason::reruns);
             prop_assert!(action != Some(Action::Rerun) || (next.job.is_some() && because), "only a job, only for a cause");
             terminates += usize::from(action == Some(Action::Terminate));
-            prop_assert!(!idle || next.step == Step::Withdrawing, "an idle timeout asks the forge first");
+            let outlived = matches!(next.stop, Some(StopReason::Lifetime(_)));
+            prop_assert!(!idle || next.step == Step::Withdrawing || outlived, "an idle timeout asks the forge first");
             prop_assert!(was.step != Step::Done || next == was, "the end is the end");
             prop_assert!(deadline(&next, &limits).is_some() || matches!(next.step, Step::Idle | Step::Busy | Step::Done));
             let new = next.stop.as_ref().map(StopReason::rank);

@@ -4,18 +4,19 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::super::{deadline, transition};
+use super::super::{Limits, deadline, transition};
 use super::{STEPS, events, limits, usual};
 
 fn table() -> String {
     let mut out = String::from(
         "# The agent's life\n\nGenerated from `agent/src/lifecycle` by `make golden`, and compared in the tests. Each step begins its action; what is not listed \
-         changes nothing.\nThe steps of a stop are shown for an interruption in the middle of a job.\n",
+         changes nothing.\nThe steps of a stop are shown for an interruption in the middle of a job, with `--on-interrupt`.\n",
     );
+    let limits = Limits { save: true, ..limits() };
     let now = Duration::from_secs(100);
     for step in STEPS {
         let state = usual(step);
-        let ends = deadline(&state, &limits()).map_or("none".into(), |at| {
+        let ends = deadline(&state, &limits).map_or("none".into(), |at| {
             let from = if at == Duration::from_mins(10) {
                 "the agent's begin"
             } else {
@@ -27,7 +28,7 @@ fn table() -> String {
         let _ = write!(out, "\n## {step:?}\n\nAction: {:?}. Deadline: {ends}.\n\n", step.action());
         let _ = writeln!(out, "| event | next step | reason |\n|---|---|---|");
         for (name, event) in events() {
-            let (next, action) = transition(state.clone(), event, now, &limits());
+            let (next, action) = transition(state.clone(), event, now, &limits);
             if action.is_some() || next != state {
                 let reason = next.stop.as_ref().filter(|_| next.stop != state.stop);
                 let reason = reason.map(ToString::to_string).unwrap_or_default();

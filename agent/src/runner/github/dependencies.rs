@@ -48,7 +48,7 @@ pub async fn install(dir: &Path) {
         .filter_map(env)
         .chain([("DEBIAN_FRONTEND".into(), "noninteractive".into())])
         .collect(),
-        user: None,
+        ..CommandLine::default()
     };
     let why = match supervise::run(&command, BUDGET, |line| tracing::info!("{SCRIPT}: {line}")).await {
         Ok(Some(status)) if status.success() => return,

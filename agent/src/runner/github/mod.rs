@@ -94,6 +94,7 @@ impl GitHub {
             dir: self.dir.clone(),
             env: environment::build(std::env::vars_os(), self.user.as_ref()),
             user: self.user.clone(),
+            shares_user: false,
         }
     }
 }

@@ -23,6 +23,7 @@ stat -c %a "$3" >"$CML_ROOT/seen/mode"
 if [ -e "$CML_ROOT/agent-fails" ]; then exit 7; fi
 echo start >>"$CML_ROOT/seen/starts"
 if [ -e "$CML_ROOT/agent-dies" ] && [ "$(grep -c start "$CML_ROOT/seen/starts")" -le "$(cat "$CML_ROOT/agent-dies")" ]; then kill -9 $$; fi
+if [ -e "$CML_ROOT/agent-waits-online" ]; then touch "$CML_ROOT/var/lib/cml/online" "$CML_ROOT/agent-waits"; fi
 if [ -e "$CML_ROOT/agent-waits" ]; then
 	turns=600
 	while [ "$turns" -gt 0 ] && [ ! -e "$CML_ROOT/power-off" ]; do sleep 0.1; turns=$((turns - 1)); done
@@ -219,10 +220,15 @@ impl Machine {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    /// Runs the boot deadline's own script.
-    pub fn timer(&self, seconds: u32) {
-        let script = self.path("var/lib/cml/boot-deadline");
-        let status = self.command("sh").arg(script).arg(seconds.to_string()).status().unwrap();
+    /// Runs the timers' own script.
+    pub fn timer(&self, seconds: u32, marker: &str) {
+        let script = self.path("var/lib/cml/power-off-timer");
+        let status = self
+            .command("sh")
+            .arg(script)
+            .args([&seconds.to_string(), marker])
+            .status()
+            .unwrap();
         assert!(status.success());
     }
 

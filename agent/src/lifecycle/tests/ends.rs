@@ -1,0 +1,85 @@
+//! How a stop begins: the work of a job saved, and the life of a machine.
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use common::timeout::Timeout;
+
+use super::super::{Action, Event, Limits, Running, Step, StopReason, deadline, save_budget, transition};
+use super::{follow, limits, notice, usual};
+use crate::runner::Exit;
+
+fn saving() -> Limits {
+    Limits { save: true, ..limits() }
+}
+
+#[test]
+fn a_job_that_ends_while_its_work_is_saved_is_not_run_again() {
+    let events = [notice(false), Event::JobEnded("train".into(), false), Event::Succeeded];
+    let (state, actions) = follow(usual(Step::Busy), &events, &saving());
+    assert_eq!(actions, [Action::Save, Action::Stop, Action::Unregister]);
+    assert_eq!(state.job, None);
+}
+
+#[test]
+fn a_runner_that_ends_while_its_work_is_saved_is_stopped_at_once() {
+    let events = [notice(false), Event::Exited(Exit::Failed(1))];
+    let (state, actions) = follow(usual(Step::Busy), &events, &saving());
+    assert_eq!(
+        (state.step, actions.as_slice()),
+        (Step::Stopping, &[Action::Save, Action::Stop][..])
+    );
+}
+
+#[test]
+fn without_a_job_and_after_a_failure_of_ours_there_is_nothing_to_save() {
+    let (state, _) = follow(usual(Step::Idle), &[notice(false)], &saving());
+    assert_eq!(state.step, Step::Stopping);
+    let (state, _) = follow(usual(Step::Busy), &[Event::Exited(Exit::Failed(1))], &saving());
+    assert_eq!(state.step, Step::Stopping);
+}
+
+#[test]
+fn saving_takes_a_part_of_what_is_left() {
+    let (state, _) = follow(usual(Step::Busy), &[notice(false)], &saving());
+    assert_eq!(save_budget(&state), Duration::from_mins(1), "of two minutes");
+    let (state, _) = follow(usual(Step::Busy), &[Event::Signal(15)], &saving());
+    assert_eq!(save_budget(&state), Duration::from_secs(30));
+    let (state, _) = transition(usual(Step::Busy), Event::Deadline, Duration::from_hours(73), &saving());
+    assert_eq!(
+        save_budget(&state),
+        Duration::from_secs(150),
+        "of the five minutes that a limit is early"
+    );
+}
+
+#[test]
+fn a_machine_that_has_lived_long_enough_stops_whatever_it_does() {
+    let mortal = Limits {
+        life: Timeout::secs(100),
+        ..limits()
+    };
+    for step in [
+        Step::Provisioning,
+        Step::Starting,
+        Step::Idle,
+        Step::Checking,
+        Step::Busy,
+        Step::Withdrawing,
+        Step::Finishing,
+    ] {
+        let state = usual(step);
+        let at = deadline(&state, &mortal).unwrap();
+        assert_eq!(at, Duration::from_secs(95), "{step:?}");
+        let job: Option<Running> = state.job.clone();
+        let (state, _) = transition(state, Event::Deadline, at, &mortal);
+        assert_eq!(state.stop, Some(StopReason::Lifetime(Timeout::secs(100))), "{step:?}");
+        assert_eq!(state.job, job, "a job is run again");
+    }
+    let stopping = usual(Step::Rerunning);
+    assert_eq!(
+        deadline(&stopping, &mortal),
+        deadline(&stopping, &limits()),
+        "a stop takes the time that it takes"
+    );
+}
