@@ -61,6 +61,9 @@ fn run(path: &Path) -> Result<u8> {
     let spec = read(path)?;
     log::init(spec.log);
     describe(&spec);
+    if spec.cloud.is_some() {
+        supervise::protect();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

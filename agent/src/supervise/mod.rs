@@ -2,6 +2,7 @@
 
 mod family;
 mod lines;
+mod oom;
 mod process;
 mod run;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use crate::runner::CommandLine;
 use crate::user::User;
 use family::Family;
 use lines::Lines;
+pub use oom::protect;
 use process::Process;
 pub use run::run;
 
@@ -83,7 +85,7 @@ impl Child {
         let deaths = signal(SignalKind::child()).context("listening for the ends of processes")?;
         let what = || format!("starting {} in {}", command.program.display(), command.dir.display());
         let (mut process, leader) = family::lead(|| {
-            let process = tokio::process::Command::from(program).spawn()?;
+            let process = oom::start(|| tokio::process::Command::from(program).spawn())?;
             let id = process.id().and_then(|id| i32::try_from(id).ok());
             Ok((process, id.ok_or_else(|| std::io::Error::other("it has no process id"))?))
         })

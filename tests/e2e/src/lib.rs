@@ -211,7 +211,20 @@ const WORKING: &str = "working";
 
 /// A job that runs until the file at `gate` exists, or until it is interrupted.
 pub fn until(gate: &std::path::Path) -> String {
-    format!("trap 'exit 1' INT; echo {WORKING}; while [ ! -e '{}' ]; do sleep 0.05; done", gate.display())
+    format!(
+        "trap 'exit 1' INT; echo {WORKING}; while [ ! -e '{}' ]; do sleep 0.05; done",
+        gate.display()
+    )
+}
+
+/// Says that a test cannot run here, and why.
+pub fn skip(test: &str, reason: &str) {
+    use std::io::Write as _;
+    eprintln!("skipped: {test}: {reason}");
+    if let Some(path) = std::env::var_os("CML_TEST_SKIPS") {
+        let file = std::fs::File::options().append(true).create(true).open(path);
+        writeln!(file.expect("the list of skips opens"), "{test}: {reason}").expect("it is written");
+    }
 }
 
 /// A start-up script, as the option takes it.

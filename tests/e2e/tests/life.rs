@@ -1,7 +1,8 @@
 //! Jobs that end well, and the machine that goes away after them.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use e2e::{Scene, hosted, job};
+use e2e::{Scene, hosted, job, until};
+use sandbox::instance::Isolation;
 
 #[tokio::test]
 async fn a_job_runs_and_the_machine_goes() {
@@ -114,6 +115,30 @@ async fn an_idle_timeout_that_races_with_an_assignment_loses() {
     let run = scene.job("true");
     scene.event("job-started").await;
     gate.open();
+    assert_eq!(scene.conclusion(run).await, "success");
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_machine_that_runs_out_of_memory_loses_its_agent_last() {
+    let scene = Scene::new().await;
+    let gate = scene.world.dir().join("gate");
+    let run = scene.job(&format!("echo mine is $(cat /proc/self/oom_score_adj); {}", until(&gate)));
+    scene.launch(&[]).await.succeeded();
+    scene.working().await;
+    let instance = scene.world.ec2.instances().remove(0);
+    let agent = scene.world.ec2.agent_pid(&instance.id).unwrap();
+    let adjusted = std::fs::read_to_string(format!("/proc/{agent}/oom_score_adj")).unwrap();
+    let protected = if scene.world.isolation() == Isolation::Overlay {
+        "-1000"
+    } else {
+        "0"
+    };
+    assert_eq!(adjusted.trim(), protected);
+    scene
+        .event_where("the job's own", |event| event.what == "job-output" && event.detail == "mine is 0")
+        .await;
+    std::fs::write(&gate, "").unwrap();
     assert_eq!(scene.conclusion(run).await, "success");
     scene.end().await;
 }

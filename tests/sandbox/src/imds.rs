@@ -5,8 +5,10 @@ use std::time::SystemTime;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use axum::routing::{get, put};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -30,6 +32,7 @@ struct Known {
     spot: bool,
     taken: Option<SystemTime>,
     advised: Option<SystemTime>,
+    silent: bool,
 }
 
 impl Metadata {
@@ -45,12 +48,18 @@ impl Metadata {
             spot: get("InstanceMarketOptions.MarketType") == "spot",
             taken: None,
             advised: None,
+            silent: false,
         })))
     }
 
     /// From now on it says that the instance is taken at this time.
     pub fn take_back(&self, at: SystemTime) {
         self.known(|known| known.taken = Some(at));
+    }
+
+    /// From now on it answers nothing.
+    pub fn fall_silent(&self) {
+        self.known(|known| known.silent = true);
     }
 
     /// From now on it recommends to leave.
@@ -91,11 +100,19 @@ pub async fn serve(metadata: Metadata) -> Result<Service> {
         .route("/latest/meta-data/{*path}", get(value))
         .route("/latest/dynamic/instance-identity/document", get(identity))
         .route("/latest/user-data", get(user_data))
+        .layer(from_fn_with_state(metadata.clone(), listen))
         .with_state(metadata);
     let task = tokio::spawn(async move {
         let _ = axum::serve(listener, app).await;
     });
     Ok(Service { url, task })
+}
+
+async fn listen(State(metadata): State<Metadata>, request: Request, next: Next) -> Response {
+    if metadata.known(|known| known.silent) {
+        return std::future::pending().await;
+    }
+    next.run(request).await
 }
 
 /// The address of every instance: they share this machine's network.

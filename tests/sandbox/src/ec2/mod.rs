@@ -223,6 +223,12 @@ impl Ec2 {
         self.0.events.push(Source::Cloud, "rebalance", id, "recommended");
     }
 
+    /// The metadata service of an instance answers no more.
+    pub fn silence_metadata(&self, id: &str) {
+        self.with(id, |instance| instance.metadata.fall_silent());
+        self.0.events.push(Source::Cloud, "metadata-silent", id, "");
+    }
+
     /// The machine is lost without a word.
     pub fn vanish(&self, id: &str) {
         self.terminate(id, "Server.InternalError");
@@ -230,7 +236,12 @@ impl Ec2 {
 
     /// The process id of an instance's agent, as seen from here.
     pub fn agent_pid(&self, id: &str) -> Option<i32> {
-        instance::find_process(&self.machine_dir(id), "cml-agent")
+        self.pid(id, "cml-agent")
+    }
+
+    /// The process id of a program on an instance, as seen from here.
+    pub fn pid(&self, id: &str, program: &str) -> Option<i32> {
+        instance::find_process(&self.machine_dir(id), program)
     }
 
     /// Asks an instance's agent to stop.
@@ -249,7 +260,8 @@ impl Ec2 {
         tasks.shutdown().await;
     }
 
-    fn machine_dir(&self, id: &str) -> PathBuf {
+    /// The files of an instance's own, seen from outside: its power buttons are in `shims`.
+    pub fn machine_dir(&self, id: &str) -> PathBuf {
         self.0.options.dir.join(id)
     }
 

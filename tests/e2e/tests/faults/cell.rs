@@ -1,0 +1,289 @@
+//! One fault at one moment of a machine's life.
+
+use std::fmt;
+use std::process::Command;
+use std::time::Duration;
+
+use e2e::{Scene, startup_script, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use sandbox::faults::{self, Effect, Gate};
+use sandbox::github::RunId;
+use tokio::process::Child;
+
+/// Long enough for all of a stop.
+const NOTICE: Duration = Duration::from_secs(30);
+
+/// What breaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    AgentKilled,
+    AgentFrozen,
+    AgentKilledAndDeleted,
+    RunnerKilled,
+    RunnerDeaf,
+    BothKilled,
+    DiskFull,
+    MetadataSilent,
+    ForgeUnreachable,
+    ForgeUnauthorized,
+    ForgeBroken,
+    PowerOffRefused,
+}
+
+/// When it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum When {
+    StartupScript,
+    Registering,
+    Idle,
+    Busy,
+    Rerunning,
+}
+
+/// What is left when the machine is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// Whether the forge still has a registration.
+    registered: bool,
+    /// Whether the job was run again, if one ran.
+    again: Option<bool>,
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.registered { "left" } else { "removed" })?;
+        match self.again {
+            Some(true) => f.write_str(", again"),
+            Some(false) => f.write_str(", lost"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl When {
+    pub const ALL: [Self; 5] = [Self::StartupScript, Self::Registering, Self::Idle, Self::Busy, Self::Rerunning];
+
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::StartupScript => "start-up script runs",
+            Self::Registering => "runner registers",
+            Self::Idle => "idle",
+            Self::Busy => "job runs",
+            Self::Rerunning => "job is being run again",
+        }
+    }
+
+    const fn has_runner(self) -> bool {
+        matches!(self, Self::Idle | Self::Busy)
+    }
+}
+
+impl Fault {
+    pub const ALL: [Self; 12] = [
+        Self::AgentKilled,
+        Self::AgentFrozen,
+        Self::AgentKilledAndDeleted,
+        Self::RunnerKilled,
+        Self::RunnerDeaf,
+        Self::BothKilled,
+        Self::DiskFull,
+        Self::MetadataSilent,
+        Self::ForgeUnreachable,
+        Self::ForgeUnauthorized,
+        Self::ForgeBroken,
+        Self::PowerOffRefused,
+    ];
+
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::AgentKilled => "agent is killed (-9)",
+            Self::AgentFrozen => "agent hangs",
+            Self::AgentKilledAndDeleted => "agent is killed, its program deleted",
+            Self::RunnerKilled => "runner is killed (-9)",
+            Self::RunnerDeaf => "runner hangs, deaf to signals",
+            Self::BothKilled => "both are killed",
+            Self::DiskFull => "agent's disk is full",
+            Self::MetadataSilent => "metadata service hangs",
+            Self::ForgeUnreachable => "forge hangs up on everybody",
+            Self::ForgeUnauthorized => "forge refuses the token (401)",
+            Self::ForgeBroken => "forge answers 500",
+            Self::PowerOffRefused => "first ways to power off fail",
+        }
+    }
+
+    const fn needs_runner(self) -> bool {
+        matches!(self, Self::RunnerKilled | Self::RunnerDeaf | Self::BothKilled)
+    }
+}
+
+/// A life until the moment, and what holds it there.
+struct Held {
+    scene: Scene,
+    id: String,
+    run: Option<RunId>,
+    gate: Option<Gate>,
+}
+
+/// Lives one machine's life with one fault in it; none where the two do not meet.
+pub async fn live(fault: Fault, when: When) -> Option<Left> {
+    if fault.needs_runner() && !when.has_runner() {
+        return None;
+    }
+    let held = until_moment(when).await;
+    held.strike(fault);
+    if let Some(gate) = &held.gate {
+        gate.open();
+    }
+    let file = held.scene.world.dir().join("script-gate");
+    std::fs::write(file, "").unwrap();
+    held.scene.all_gone().await;
+    let again = held.run.map(|run| held.scene.world.github.run(run).unwrap().attempt > 1);
+    let timeline = held.scene.timeline();
+    let left = held.scene.world.close().await;
+    assert!(
+        left.live_instances.is_empty() && left.processes.is_empty(),
+        "{fault:?} {when:?}: {left:#?}\n{timeline}"
+    );
+    Some(Left {
+        registered: !left.registrations.is_empty(),
+        again,
+    })
+}
+
+async fn until_moment(when: When) -> Held {
+    let scene = Scene::new().await;
+    let dir = scene.world.dir().to_owned();
+    let hold = |request: &str| {
+        let gate = Gate::default();
+        scene.world.github.faults().add(faults::Fault {
+            request: request.into(),
+            skip: 0,
+            times: 1,
+            effect: Effect::Hold(gate.clone()),
+        });
+        gate
+    };
+    let gate = match when {
+        When::Registering => Some(hold("POST /_runner/register")),
+        When::Rerunning => Some(hold("POST /repos/*/rerun-failed-jobs")),
+        _ => None,
+    };
+    let run = matches!(when, When::Busy | When::Rerunning).then(|| scene.job(&until(&dir.join("never"))));
+    let script = startup_script(&if when == When::StartupScript {
+        until(&dir.join("script-gate"))
+    } else {
+        String::new()
+    });
+    // It ends when it has lived long enough, unless the fault ends it before.
+    let launcher = scene.start(&[
+        "--provisioning-timeout=8s",
+        "--idle-timeout=never",
+        "--max-lifetime=12s",
+        "--cloud-spot",
+        &script,
+    ]);
+    match when {
+        When::StartupScript => {
+            scene
+                .event_where("the start-up script", |event| event.detail.ends_with("working"))
+                .await;
+            end(launcher).await;
+        }
+        When::Registering => {
+            gate.as_ref().unwrap().reached().await;
+            end(launcher).await;
+        }
+        When::Idle | When::Busy | When::Rerunning => {
+            Scene::finish(launcher).await.succeeded();
+            if when != When::Idle {
+                scene.working().await;
+            }
+        }
+    }
+    let id = scene.world.ec2.instances().remove(0).id;
+    if let (When::Rerunning, Some(gate)) = (when, &gate) {
+        scene.world.ec2.signal_agent(&id).unwrap();
+        gate.reached().await;
+    }
+    Held { scene, id, run, gate }
+}
+
+/// The launcher is gone: nobody helps.
+async fn end(mut launcher: Child) {
+    launcher.kill().await.unwrap();
+}
+
+impl Held {
+    fn strike(&self, fault: Fault) {
+        let forge = |effect: Effect| {
+            for request in ["GET /repos/*", "POST /repos/*", "DELETE /repos/*"] {
+                self.scene.world.github.faults().add(faults::Fault {
+                    request: request.into(),
+                    skip: 0,
+                    times: usize::MAX,
+                    effect: effect.clone(),
+                });
+            }
+        };
+        let answer = |status, body: &str| Effect::Answer {
+            status,
+            headers: Vec::new(),
+            body: body.into(),
+        };
+        match fault {
+            Fault::AgentKilled => self.signal("cml-agent", Signal::SIGKILL),
+            Fault::AgentFrozen => self.signal("cml-agent", Signal::SIGSTOP),
+            Fault::AgentKilledAndDeleted => {
+                self.inside("rm -f /opt/cml/bin/cml-agent");
+                self.signal("cml-agent", Signal::SIGKILL);
+            }
+            Fault::RunnerKilled => self.signal("Runner.Listener", Signal::SIGKILL),
+            Fault::RunnerDeaf => {
+                self.signal("Runner.Listener", Signal::SIGSTOP);
+                // Of a notice's time the runner gets a part to stop in, which is over sooner than the minute that it gets otherwise.
+                self.scene.world.ec2.spot_notice(&self.id, NOTICE);
+            }
+            Fault::BothKilled => {
+                self.signal("Runner.Listener", Signal::SIGKILL);
+                self.signal("cml-agent", Signal::SIGKILL);
+            }
+            Fault::DiskFull => self.inside("mount -o remount,size=64k /var/lib/cml; cat /dev/zero >/var/lib/cml/all 2>/dev/null; :"),
+            Fault::MetadataSilent => self.scene.world.ec2.silence_metadata(&self.id),
+            Fault::ForgeUnreachable => {
+                forge(Effect::Reset);
+                self.scene.world.github.faults().add(faults::Fault {
+                    request: "POST /_runner/*".into(),
+                    skip: 0,
+                    times: usize::MAX,
+                    effect: Effect::Reset,
+                });
+            }
+            Fault::ForgeUnauthorized => forge(answer(401, r#"{"message":"Bad credentials"}"#)),
+            Fault::ForgeBroken => forge(answer(500, "")),
+            Fault::PowerOffRefused => {
+                for way in ["systemctl", "poweroff"] {
+                    std::fs::write(
+                        self.scene.world.ec2.machine_dir(&self.id).join("shims").join(way),
+                        "#!/bin/sh\nexit 1\n",
+                    )
+                    .unwrap();
+                }
+            }
+        }
+    }
+
+    fn signal(&self, program: &str, signal: Signal) {
+        let pid = self.scene.world.ec2.pid(&self.id, program).expect("it runs");
+        kill(Pid::from_raw(pid), signal).unwrap();
+    }
+
+    /// Runs a script as root of the instance.
+    fn inside(&self, script: &str) {
+        let agent = self.scene.world.ec2.agent_pid(&self.id).expect("the agent runs");
+        let status = Command::new("nsenter")
+            .args(["--mount", "--root", "--wd=/", "--target", &agent.to_string(), "sh", "-c", script])
+            .status();
+        assert!(status.unwrap().success());
+    }
+}
