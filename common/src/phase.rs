@@ -29,7 +29,7 @@ impl State {
 /// One line: `cml-phase name=startup-script state=fail after=12 detail=exit status 7`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Phase {
-    /// `boot`, `agent`, `startup-script`, `install-runner`, `register`, `online`.
+    /// `boot`, `agent`, `startup-script`, `install-runner`, `register`, `online`; at the end [`RERUN`].
     pub name: String,
     /// Where it stands.
     pub state: State,
@@ -38,6 +38,9 @@ pub struct Phase {
     /// The rest of the line: free text, one line.
     pub detail: String,
 }
+
+/// The phase in which a dying machine runs its job again; its detail is the [`Pending`](crate::forge::Pending) job as JSON.
+pub const RERUN: &str = "rerun";
 
 /// How each line begins.
 pub const PREFIX: &str = "cml-phase ";

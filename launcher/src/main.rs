@@ -4,6 +4,7 @@ mod bootstrap;
 mod catalog;
 mod cli;
 mod cloud;
+mod fleet;
 mod infer;
 mod launch;
 mod local;
@@ -40,15 +41,19 @@ fn main() -> ExitCode {
 }
 
 fn run(argv: &[String], vars: BTreeMap<String, String>) -> Result<()> {
-    let parsed = match cli::parse(argv, &vars)? {
+    let (parsed, command) = match cli::parse(argv, &vars)? {
         Invocation::Print(text) => return print(&text),
-        Invocation::Launch(parsed) => *parsed,
+        Invocation::Launch(parsed) => (*parsed, None),
+        Invocation::Fleet(command, parsed) => (*parsed, Some(command)),
     };
     log::init(parsed.options.generic.log);
     for warning in &parsed.warnings {
         tracing::warn!("{}", warning.0);
     }
     let request = request(parsed, vars)?;
+    if let Some(command) = command {
+        return fleet::run(&request, &command);
+    }
     if request.options.cloud.cloud.is_none() {
         return on_this_host(request);
     }

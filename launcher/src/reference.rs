@@ -18,9 +18,21 @@ const HEAD: &str = "\
 
 ```
 cml runner [launch] [OPTIONS]
+cml runner list|reap [OPTIONS]
+cml runner logs NAME [OPTIONS]
+cml runner terminate NAME... [OPTIONS]
 ```
 
 Launches one self-hosted CI runner on a cloud, or without `--cloud` runs it on this host. `cml-runner` is the same command.
+
+The others look after the machines that were launched for the repository, in `--cloud-region` of `--cloud`:
+
+| Command | What it does |
+|---|---|
+| `list` | shows them with their age and what the forge says of their runners; `--output=json` for programs |
+| `logs NAME` | prints the console, also of a machine that is gone, as long as the cloud keeps it (an hour on AWS) |
+| `terminate NAME...` | destroys them, by name or id, and deletes their registrations; what ran there is not run again |
+| `reap` | destroys what is stopped, or is ten minutes past its deadline without an online runner (looking twice); deletes the registrations of machines that are gone; runs jobs again that a dying machine could not. `--dry-run` only says so. Good for a scheduled workflow |
 
 ## How options are written
 

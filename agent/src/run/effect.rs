@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use common::error::{Class, Report};
-use common::forge::{Declined, Enroll, Enrollment, Forge, Interrupted, Platform, Removal, Rerun, RerunOutcome};
+use common::forge::{Declined, Enroll, Enrollment, Forge, Interrupted, Pending, Platform, Removal, Rerun, RerunOutcome};
+use common::phase::{self, State as Phase};
 use common::secret::Secret;
 use common::spec::RunnerSpec;
 
@@ -241,20 +242,37 @@ impl Agent {
             patience: budget / PATIENCE_PART,
             budget,
         };
-        let forge = Arc::clone(&self.forge);
+        let (forge, console) = (Arc::clone(&self.forge), self.console.clone());
+        let pending = pending(&request);
         Some(Box::pin(async move {
+            // From now on somebody else can finish it.
+            console.phase(phase::RERUN, Phase::Begin, &pending);
             match forge.rerun(&request).await {
                 Ok(outcome) => {
                     tracing::info!("the interrupted job {}", words(&outcome));
+                    console.phase(phase::RERUN, Phase::Ok, "");
                     of(Event::Succeeded)
                 }
                 Err(error) => {
-                    tracing::error!("the interrupted job could not be run again: {error:#}");
+                    tracing::error!("the interrupted job could not be run again: {error:#}; `cml runner reap` tries once more");
+                    console.phase(phase::RERUN, Phase::Fail, &pending);
                     of(failed(&error))
                 }
             }
         }))
     }
+}
+
+/// What is left on the console; nothing of a job whose ids are not known.
+fn pending(request: &Rerun) -> String {
+    let Interrupted::Known(job) = &request.job else {
+        return String::new();
+    };
+    let pending = Pending {
+        job: job.clone(),
+        launch: request.launch.clone(),
+    };
+    serde_json::to_string(&pending).unwrap_or_default()
 }
 
 fn words(outcome: &RerunOutcome) -> String {

@@ -195,6 +195,16 @@ pub struct Rerun {
     pub budget: Duration,
 }
 
+/// A job that is still to be run again: a machine leaves it on its console before it tries, so that somebody else can if it dies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pending {
+    /// The job that was interrupted.
+    pub job: Job,
+    /// The job that launched the machine, if one did.
+    pub launch: Option<LaunchJob>,
+}
+
 /// What was done about an interrupted job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RerunOutcome {

@@ -68,6 +68,11 @@ pub fn instance(instance: &types::Instance) -> Instance {
             .map(|name| name.as_str().to_owned())
             .unwrap_or_default(),
         reason: reason.filter(|reason| !reason.is_empty()).map(str::to_owned),
+        tags: instance
+            .tags()
+            .iter()
+            .filter_map(|tag| Some((tag.key()?.to_owned(), text(tag.value()))))
+            .collect(),
     }
 }
 

@@ -10,6 +10,7 @@ use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region};
 use aws_sdk_ec2::types::Filter;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use retry::CapacityIsAnAnswer;
@@ -92,6 +93,8 @@ pub struct Instance {
     pub state: String,
     /// Why it is in that state, where EC2 says so.
     pub reason: Option<String>,
+    /// What it was tagged with.
+    pub tags: BTreeMap<String, String>,
 }
 
 impl Client {
@@ -175,17 +178,16 @@ impl Client {
         instance.ok_or_else(|| Error::unreadable("RunInstances gave no instance"))
     }
 
-    /// Every instance with this tag that is not long gone.
+    /// Every instance with this tag that is not long gone; a `*` in the value stands for any text.
     pub async fn tagged(&self, key: &str, value: &str) -> Result<Vec<Instance>> {
         let tag = format!("tag:{key}");
-        let request = self.sdk.describe_instances().filters(filter((&tag, value)));
-        let answer = request.send().await.map_err(Error::of)?;
-        Ok(answer
-            .reservations()
-            .iter()
-            .flat_map(aws_sdk_ec2::types::Reservation::instances)
-            .map(convert::instance)
-            .collect())
+        let mut pages = self.sdk.describe_instances().filters(filter((&tag, value))).into_paginator().send();
+        let mut found = Vec::new();
+        while let Some(page) = pages.try_next().await.map_err(Error::of)? {
+            let instances = page.reservations().iter().flat_map(aws_sdk_ec2::types::Reservation::instances);
+            found.extend(instances.map(convert::instance));
+        }
+        Ok(found)
     }
 
     /// Destroys an instance; one that is gone already is destroyed.

@@ -10,7 +10,7 @@ use super::Setting;
 use super::names::{Kind, Names, Opt};
 
 /// The words that name a command; a list of values ends before them.
-const COMMANDS: [&str; 2] = ["runner", "launch"];
+const COMMANDS: [&str; 6] = ["runner", "launch", "list", "terminate", "logs", "reap"];
 
 /// A command line, taken apart.
 #[derive(Debug, Default)]

@@ -18,6 +18,7 @@ use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command, CommandFactory as _, FromArgMatches as _};
 use common::error::{Class, Failure};
 
+use crate::fleet;
 use crate::options::{Cli, Command as Chosen, LaunchOptions};
 use names::{GENERIC, Kind, Names};
 
@@ -26,6 +27,11 @@ const WIDEST: usize = 110;
 
 /// The command's name in the old tool's container and its busybox link.
 const RUNNER: &str = "runner";
+
+const USAGE: &str = "cml runner [launch] [OPTIONS]
+       cml runner list|reap [OPTIONS]
+       cml runner logs NAME [OPTIONS]
+       cml runner terminate NAME... [OPTIONS]";
 
 const AFTER_HELP: &str = "Each option can be given as CML_RUNNER_<OPTION> too, for example CML_RUNNER_IDLE_TIMEOUT; the command line wins.
 Give the token as REPO_TOKEN rather than as --token: every user of a machine can read its command lines.
@@ -38,6 +44,8 @@ pub enum Invocation {
     Print(StyledStr),
     /// Launch.
     Launch(Box<Parsed>),
+    /// Look after the machines that were launched.
+    Fleet(fleet::Command, Box<Parsed>),
 }
 
 /// A command line that makes sense.
@@ -106,7 +114,7 @@ impl Given {
 pub fn command() -> Command {
     let mut command = Cli::command().max_term_width(WIDEST).mut_subcommand(RUNNER, |runner| {
         runner
-            .override_usage("cml runner [launch] [OPTIONS]")
+            .override_usage(USAGE)
             .after_help(AFTER_HELP)
             .max_term_width(WIDEST)
             .next_line_help(true)
@@ -146,12 +154,16 @@ pub fn parse(argv: &[String], vars: &BTreeMap<String, String>) -> Result<Invocat
         };
         return Ok(Invocation::Print(help));
     }
-    check_words(&words.positionals, implied)?;
-    launch(command, &names, words.settings, vars)
+    let of_fleet = check_words(&words.positionals, implied)?;
+    let parsed = Box::new(options(command, &names, words.settings, vars)?);
+    Ok(match of_fleet {
+        None => Invocation::Launch(parsed),
+        Some(of_fleet) => Invocation::Fleet(of_fleet, parsed),
+    })
 }
 
-/// `[runner] [launch]`, and nothing else.
-fn check_words(positionals: &[String], implied: bool) -> Result<()> {
+/// `[runner] [launch]`, or `[runner]` and what is to be done with the machines that there are; and nothing else.
+fn check_words(positionals: &[String], implied: bool) -> Result<Option<fleet::Command>> {
     let mut words = positionals.iter().map(String::as_str).peekable();
     if words.next_if_eq(&RUNNER).is_none() && !implied {
         let failure = words.next().map_or_else(
@@ -162,16 +174,36 @@ fn check_words(positionals: &[String], implied: bool) -> Result<()> {
             .hint("the command is `cml runner`; `cml runner --help` lists its options")
             .into());
     }
-    words.next_if_eq(&"launch");
-    match words.next() {
-        None => Ok(()),
-        Some(word) => Err(Failure::new(Class::Usage, format!("unexpected word `{word}`"))
-            .hint("options start with `--`; put a value with spaces in quotes")
-            .into()),
-    }
+    let command = match words.next_if(|word| *word != "launch") {
+        Some("list") => Some(fleet::Command::List),
+        Some("reap") => Some(fleet::Command::Reap),
+        Some("terminate") if words.peek().is_some() => {
+            return Ok(Some(fleet::Command::Terminate(words.map(str::to_owned).collect())));
+        }
+        Some("logs") if words.peek().is_some() => words.next().map(|name| fleet::Command::Logs(name.to_owned())),
+        Some(word @ ("terminate" | "logs")) => {
+            return Err(
+                Failure::new(Class::Usage, format!("`cml runner {word}` needs the name of a machine"))
+                    .hint("`cml runner list` shows them")
+                    .into(),
+            );
+        }
+        Some(word) => return Err(unexpected(word)),
+        None => {
+            words.next_if_eq(&"launch");
+            None
+        }
+    };
+    words.next().map_or(Ok(command), |word| Err(unexpected(word)))
 }
 
-fn launch(command: Command, names: &Names, mut settings: Vec<Setting>, vars: &BTreeMap<String, String>) -> Result<Invocation> {
+fn unexpected(word: &str) -> anyhow::Error {
+    Failure::new(Class::Usage, format!("unexpected word `{word}`"))
+        .hint("options start with `--`; put a value with spaces in quotes")
+        .into()
+}
+
+fn options(command: Command, names: &Names, mut settings: Vec<Setting>, vars: &BTreeMap<String, String>) -> Result<Parsed> {
     // What a workflow leaves empty (`--cloud-image=${{ inputs.image }}`) counts as unset where any text is a value.
     settings.retain(|setting| !setting.value.trim().is_empty() || !takes_any_text(&command, &setting.id));
     let done: BTreeSet<String> = settings.iter().map(|setting| setting.id.clone()).collect();
@@ -189,7 +221,7 @@ fn launch(command: Command, names: &Names, mut settings: Vec<Setting>, vars: &BT
     let mut options = runner.launch;
     warnings.extend(support::check_cloud(options.cloud.cloud, &given)?);
     options.runner.labels = labels(&options.runner.labels, given.source("labels").unwrap_or("--labels"))?;
-    Ok(Invocation::Launch(Box::new(Parsed { options, given, warnings })))
+    Ok(Parsed { options, given, warnings })
 }
 
 /// The one form that clap reads: `--flag` for a switch that is on, `--flag=value` for all else.

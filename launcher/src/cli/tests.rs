@@ -26,6 +26,7 @@ fn try_parse(line: &[&str], env: &[(&str, &str)]) -> Result<Parsed, String> {
     match parse(&words(line), &vars(env)) {
         Ok(Invocation::Launch(parsed)) => Ok(*parsed),
         Ok(Invocation::Print(text)) => Err(format!("printed: {text}")),
+        Ok(Invocation::Fleet(command, _)) => Err(format!("{command:?}")),
         Err(error) => Err(Report(&error).to_string()),
     }
 }
@@ -358,5 +359,28 @@ proptest! {
         let given = options(&[&format!("--cloudImage={value}"), &format!("--cloud-metadata={value}"), "--cloud=aws"], &[]);
         prop_assert_eq!(given.cloud.cloud_image.as_deref(), Some(value.as_str()));
         prop_assert_eq!(&given.cloud.cloud_metadata, std::slice::from_ref(&value));
+    }
+}
+
+#[test]
+fn machines_are_looked_after_by_their_names() {
+    for (line, read) in [
+        (&["cml", "runner", "list", "--cloud=aws"][..], "List"),
+        (&["cml-runner", "--cloud-metadata", "a=b", "reap"], "Reap"),
+        (&["cml", "runner", "logs", "--cloud", "aws", "trainer"], "Logs(\"trainer\")"),
+        (&["cml", "runner", "terminate", "a", "b"], "Terminate([\"a\", \"b\"])"),
+        // One that has the name of a command.
+        (&["cml", "runner", "terminate", "list"], "Terminate([\"list\"])"),
+    ] {
+        assert_eq!(try_parse(line, &[]).unwrap_err(), read, "{line:?}");
+    }
+    for (line, says) in [
+        (&["cml", "runner", "terminate"][..], "needs the name"),
+        (&["cml", "runner", "logs"], "needs the name"),
+        (&["cml", "runner", "logs", "a", "b"], "unexpected word `b`"),
+        (&["cml", "runner", "list", "launch"], "unexpected word `launch`"),
+    ] {
+        let error = try_parse(line, &[]).unwrap_err();
+        assert!(error.contains(says), "{line:?}: {error}");
     }
 }

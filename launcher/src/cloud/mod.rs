@@ -25,14 +25,23 @@ pub trait Cloud: Send + Sync {
     /// Makes one instance; walks zones and candidate types on capacity errors. Returns as soon as the cloud has accepted it.
     async fn create(&self, order: &Order) -> Result<Instance>;
 
-    /// Every live instance that carries this launch id, whatever became of the answer to [`Cloud::create`].
-    async fn find(&self, launch_id: &str) -> Result<Vec<Instance>>;
+    /// Every instance of ours that this means, as long as the cloud lists it, whatever became of the answer to [`Cloud::create`].
+    async fn find(&self, search: &Search<'_>) -> Result<Vec<Instance>>;
 
     /// Destroys an instance and all that was made with it; gone already is success.
     async fn destroy(&self, instance_id: &str) -> Result<()>;
 
     /// The console output, as much as the cloud keeps.
     async fn console(&self, instance_id: &str) -> Result<String>;
+}
+
+/// Which instances to find.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Search<'a> {
+    /// That of the launch with this id.
+    Launch(&'a str),
+    /// Every one that this tool made.
+    All,
 }
 
 /// An instance to make.
@@ -71,6 +80,9 @@ pub struct Instance {
     pub launched_at: String,
     /// The cloud's word for its state, and the reason where it died.
     pub state: String,
+    /// What it was tagged with.
+    #[serde(skip)]
+    pub tags: BTreeMap<String, String>,
 }
 
 impl Instance {

@@ -20,15 +20,16 @@ use common::spec::{Credential, ForgeKind};
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::cloud::{self, Cloud, Instance, Order};
+use crate::cloud::{self, Cloud, Instance, Order, Search};
 use crate::output;
 use crate::request::Request;
 use decide::{Ask, Decision, decide};
 use diagnosis::Diagnosis;
 use prepare::Prepared;
-use signal::{Signals, interrupted};
+use signal::interrupted;
 
 pub use prepare::metadata;
+pub use signal::Signals;
 
 /// How long the console may take to answer after a failure: the instance costs money meanwhile.
 const CONSOLE: Duration = Duration::from_secs(20);
@@ -76,7 +77,7 @@ pub fn run(request: &Request) -> Result<()> {
 }
 
 /// Something that leaves nothing behind when a signal ends it.
-async fn stoppable<T>(signals: &mut Signals, work: impl Future<Output = Result<T>>) -> Result<T> {
+pub async fn stoppable<T>(signals: &mut Signals, work: impl Future<Output = Result<T>>) -> Result<T> {
     tokio::select! {
         biased;
         number = signals.next() => Err(interrupted(number)),
@@ -116,7 +117,7 @@ enum Making {
     Asked,
     /// The cloud said no.
     Refused,
-    Done(Instance),
+    Done(Box<Instance>),
 }
 
 impl Launch<'_> {
@@ -242,7 +243,7 @@ impl Launch<'_> {
         tracing::info!("creating an instance for {}", self.request.name);
         match self.cloud.create(order).await {
             Ok(instance) => {
-                made.making = Making::Done(instance.clone());
+                made.making = Making::Done(Box::new(instance.clone()));
                 Ok(instance)
             }
             Err(error) => {
@@ -257,7 +258,7 @@ impl Launch<'_> {
 
     /// The instance with what the cloud knows only now: its address.
     async fn refreshed(&self, instance: Instance) -> Instance {
-        match self.cloud.find(&self.prepared.launch_id).await {
+        match self.cloud.find(&Search::Launch(&self.prepared.launch_id)).await {
             Ok(found) => found.into_iter().find(|found| found.id == instance.id).unwrap_or(instance),
             Err(error) => {
                 tracing::warn!("asking for the instance's address: {error:#}");

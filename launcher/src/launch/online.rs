@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::diagnosis::Diagnosis;
 use super::{Launch, Made};
-use crate::cloud::Instance;
+use crate::cloud::{Instance, Search};
 
 /// How long the console may take to show how far a machine has come: it is only for people, and the runner may be online meanwhile.
 const CONSOLE: Duration = Duration::from_secs(3);
@@ -82,7 +82,7 @@ impl Launch<'_> {
 
     /// The state of an instance that is no more.
     async fn death(&self, instance: &Instance, health: &mut Health) -> Option<String> {
-        let found = match self.cloud.find(&self.prepared.launch_id).await {
+        let found = match self.cloud.find(&Search::Launch(&self.prepared.launch_id)).await {
             Ok(found) => found,
             Err(error) => {
                 tracing::warn!("asking how the instance is: {error:#}");

@@ -9,7 +9,7 @@ use common::spec::CloudKind;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Launch, Made, Making};
-use crate::cloud::Instance;
+use crate::cloud::{Instance, Search};
 
 /// All that destroying one instance may take, tries and pauses together.
 const DESTROY: Duration = Duration::from_mins(1);
@@ -60,7 +60,7 @@ impl Launch<'_> {
         let end = Instant::now() + patience;
         let mut pause = FIRST_PAUSE;
         loop {
-            let found = timeout(DESTROY, self.cloud.find(&self.prepared.launch_id))
+            let found = timeout(DESTROY, self.cloud.find(&Search::Launch(&self.prepared.launch_id)))
                 .await
                 .unwrap_or_else(|_| Err(anyhow::anyhow!("the cloud does not answer")));
             match found {

@@ -194,3 +194,29 @@ async fn a_dry_run_reads_what_a_launch_would_use() {
     assert!(moto.launches().is_empty());
     scene.end().await;
 }
+
+#[tokio::test]
+async fn the_machine_of_a_launcher_that_was_killed_is_found_and_terminated_by_its_name() {
+    let Some(moto) = Moto::start(Vec::new()).await else {
+        return;
+    };
+    let scene = Scene::new().await;
+    let cml = |words: &[&str]| {
+        let mut command = scene.world.launcher(words);
+        command.env("AWS_ENDPOINT_URL_EC2", moto.url()).kill_on_drop(true);
+        command
+    };
+    let mut launcher = cml(&["runner", "--cloud=aws", "--name=lost"]).spawn().unwrap();
+    while moto.live().await == 0 {
+        assert!(launcher.try_wait().unwrap().is_none(), "the launcher ended without a machine");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    launcher.kill().await.unwrap();
+    let list: Outcome = cml(&["runner", "list", "--cloud=aws"]).output().await.unwrap().into();
+    list.succeeded();
+    assert!(list.stdout.contains("lost") && list.stdout.contains("none"), "{}", list.stdout);
+    let ended: Outcome = cml(&["runner", "terminate", "lost", "--cloud=aws"]).output().await.unwrap().into();
+    ended.succeeded();
+    assert_eq!(moto.live().await, 0, "{}", ended.stdout);
+    scene.end().await;
+}

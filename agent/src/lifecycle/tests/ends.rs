@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use common::timeout::Timeout;
 
-use super::super::{Action, Event, Limits, Running, Step, StopReason, deadline, save_budget, transition};
-use super::{follow, limits, notice, usual};
+use super::super::{Action, Event, Limits, Running, State, Step, StopReason, deadline, save_budget, transition};
+use super::{follow, ids, limits, notice, usual};
 use crate::runner::Exit;
 
 fn saving() -> Limits {
@@ -82,4 +82,27 @@ fn a_machine_that_has_lived_long_enough_stops_whatever_it_does() {
         deadline(&stopping, &limits()),
         "a stop takes the time that it takes"
     );
+}
+
+#[test]
+fn the_signal_that_powering_off_brings_changes_nothing() {
+    let failed = State {
+        stop: Some(StopReason::Failed("why".into())),
+        ..usual(Step::Terminating)
+    };
+    let (state, _) = follow(failed, &[Event::Signal(15), Event::Succeeded], &limits());
+    assert_eq!((state.step, state.stop.unwrap().exit_code()), (Step::Done, 1));
+}
+
+#[test]
+fn a_job_that_a_crash_of_the_runner_ended_is_not_run_again_by_a_later_signal() {
+    let events = [
+        Event::Exited(Exit::Failed(1)),
+        Event::Signal(15),
+        Event::JobKnown(ids()),
+        Event::Succeeded,
+    ];
+    let (state, actions) = follow(usual(Step::Busy), &events, &limits());
+    assert_eq!(actions, [Action::Stop, Action::Unregister]);
+    assert_eq!(state.job, None);
 }

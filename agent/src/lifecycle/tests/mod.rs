@@ -355,29 +355,6 @@ fn advice_lets_the_job_finish_and_takes_no_other() {
 }
 
 #[test]
-fn a_job_that_a_crash_of_the_runner_ended_is_not_run_again_by_a_later_signal() {
-    let events = [
-        Event::Exited(Exit::Failed(1)),
-        Event::Signal(15),
-        Event::JobKnown(ids()),
-        Event::Succeeded,
-    ];
-    let (state, actions) = follow(usual(Step::Busy), &events, &limits());
-    assert_eq!(actions, [Action::Stop, Action::Unregister]);
-    assert_eq!(state.job, None);
-}
-
-#[test]
-fn the_signal_that_powering_off_brings_changes_nothing() {
-    let failed = State {
-        stop: Some(StopReason::Failed("why".into())),
-        ..usual(Step::Terminating)
-    };
-    let (state, _) = follow(failed, &[Event::Signal(15), Event::Succeeded], &limits());
-    assert_eq!((state.step, state.stop.unwrap().exit_code()), (Step::Done, 1));
-}
-
-#[test]
 fn our_own_deletion_is_not_taken_for_somebody_elses() {
     for events in [
         [Event::Deadline, Event::Deregistered],

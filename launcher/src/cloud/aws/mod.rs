@@ -13,7 +13,7 @@ use common::error::{Class, Failure};
 use common::spec::CloudKind;
 use ec2::{Client, Kind, Launch, Market};
 
-use super::{Cloud, Instance, Order};
+use super::{Cloud, Instance, Order, Search};
 use crate::bootstrap;
 use crate::catalog;
 use crate::options::CloudOptions;
@@ -21,6 +21,8 @@ use place::Target;
 
 /// The tag that finds what a launch made.
 const LAUNCH_ID: &str = "cml-launch-id";
+/// The tag that everything has, whatever its value.
+const OURS: (&str, &str) = ("cml", "*");
 
 /// How long an instance may be unknown to some of EC2 after it was made.
 const CONSISTENCY: Duration = Duration::from_secs(2);
@@ -63,6 +65,7 @@ impl Aws {
                 Some(reason) => format!("{} ({reason})", found.state),
                 None => found.state,
             },
+            tags: found.tags,
         }
     }
 }
@@ -159,8 +162,12 @@ impl Cloud for Aws {
         Err(refusal::no_capacity(error, launch))
     }
 
-    async fn find(&self, launch_id: &str) -> Result<Vec<Instance>> {
-        let found = self.ec2.tagged(LAUNCH_ID, launch_id).await;
+    async fn find(&self, search: &Search<'_>) -> Result<Vec<Instance>> {
+        let (key, value) = match *search {
+            Search::Launch(id) => (LAUNCH_ID, id),
+            Search::All => OURS,
+        };
+        let found = self.ec2.tagged(key, value).await;
         let found = found.map_err(|error| refusal::of("DescribeInstances", error))?;
         Ok(found.into_iter().map(|instance| self.instance(instance)).collect())
     }

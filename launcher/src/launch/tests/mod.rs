@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
-mod servers;
+pub mod servers;
 pub mod world;
 
 use std::time::Duration;

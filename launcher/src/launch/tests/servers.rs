@@ -1,7 +1,7 @@
 //! A scripted forge and a scripted cloud. They keep what was made, so that a test can see what is left.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::world::{instance, runner};
-use crate::cloud::{Cloud, Instance, Order};
+use crate::cloud::{Cloud, Instance, Order, Search};
 use crate::options::CloudOptions;
 
 type Error = Arc<dyn Fn() -> anyhow::Error + Send + Sync>;
@@ -46,6 +46,7 @@ pub struct State {
     pub order: Option<Order>,
     pub hidden: usize,
     pub death: Option<String>,
+    pub tags: BTreeMap<String, String>,
     pub console: String,
 }
 
@@ -168,9 +169,9 @@ impl Cloud for Servers {
         .await
     }
 
-    async fn find(&self, launch_id: &str) -> Result<Vec<Instance>> {
+    async fn find(&self, search: &Search<'_>) -> Result<Vec<Instance>> {
         self.call("find", "", |state| {
-            assert!(state.order.as_ref().is_none_or(|order| order.launch_id == launch_id));
+            assert!(state.order.as_ref().is_none_or(|order| *search == Search::Launch(&order.launch_id)));
             if state.hidden > 0 {
                 state.hidden -= 1;
                 return Vec::new();
@@ -178,6 +179,7 @@ impl Cloud for Servers {
             let one = |id: &String| Instance {
                 id: id.clone(),
                 state: state.death.clone().unwrap_or_else(|| "running".to_owned()),
+                tags: state.tags.clone(),
                 ..instance()
             };
             state.instances.iter().map(one).collect()

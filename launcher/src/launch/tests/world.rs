@@ -54,6 +54,7 @@ pub fn instance() -> Instance {
         spot: false,
         launched_at: "2026-03-04T05:06:07Z".into(),
         state: "running".into(),
+        tags: BTreeMap::new(),
     }
 }
 

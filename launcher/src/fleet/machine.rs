@@ -1,0 +1,106 @@
+//! One machine as its cloud and its forge see it, and whether it is still good for anything. Pure.
+
+use std::time::Duration;
+
+use common::forge::Runner;
+use jiff::{SignedDuration, Timestamp};
+use url::Url;
+
+use crate::cloud::Instance;
+
+/// How long past its deadline a machine without an online runner is left alone: its own timer ends it before.
+const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
+
+/// One machine.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Its name, and its runner's.
+    pub name: String,
+    /// What the cloud says of it.
+    pub instance: Instance,
+    /// What the forge says of its runner; none where it has no such runner.
+    pub runner: Option<Runner>,
+}
+
+/// What is to be done with a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It does its work, or may come to it yet.
+    Keep,
+    /// Nobody needs it, for this reason.
+    Destroy(&'static str),
+    /// It is gone, but the forge still knows its runner.
+    Forget,
+}
+
+impl Machine {
+    /// Of an instance that has our tags.
+    pub fn new(instance: Instance) -> Self {
+        let name = ["cml-runner-name", "Name"].iter().find_map(|tag| instance.tags.get(*tag));
+        Self {
+            name: name.unwrap_or(&instance.id).clone(),
+            instance,
+            runner: None,
+        }
+    }
+
+    /// A tag that the launcher gave it.
+    fn tag(&self, name: &str) -> Option<&str> {
+        self.instance.tags.get(name).map(String::as_str)
+    }
+
+    /// Whether it was launched for this repository.
+    pub fn is_of(&self, repo: &Url) -> bool {
+        self.tag("cml-repo").is_some_and(|own| own.eq_ignore_ascii_case(repo.as_str()))
+    }
+
+    /// Whether a person who says `wanted` means it.
+    pub fn is_called(&self, wanted: &str) -> bool {
+        self.name.eq_ignore_ascii_case(wanted) || self.instance.id == wanted
+    }
+
+    /// The workflow run that launched it.
+    pub fn run(&self) -> Option<&str> {
+        self.tag("cml-run")
+    }
+
+    /// When its launcher gave it up unless its runner was online.
+    pub fn deadline(&self) -> Option<Timestamp> {
+        self.tag("cml-deadline")?.parse().ok()
+    }
+
+    /// How long ago it was launched.
+    pub fn age(&self, now: Timestamp) -> Option<Duration> {
+        let launched: Timestamp = self.instance.launched_at.parse().ok()?;
+        now.duration_since(launched).try_into().ok()
+    }
+
+    /// What the forge says of its runner, in one word.
+    pub fn runner_state(&self) -> &'static str {
+        match &self.runner {
+            None => "none",
+            Some(runner) if runner.busy => "busy",
+            Some(runner) if runner.online => "idle",
+            Some(_) => "offline",
+        }
+    }
+
+    /// Whether it is still good for anything.
+    pub fn verdict(&self, now: Timestamp) -> Verdict {
+        let state = self.instance.state.as_str();
+        // A stopped machine's disk costs money, and nobody starts it again.
+        if ["stopped", "stopping"].iter().any(|word| state.starts_with(word)) {
+            return Verdict::Destroy("it is stopped");
+        }
+        match &self.runner {
+            Some(runner) if runner.online || runner.busy => Verdict::Keep,
+            Some(_) if self.instance.is_gone() => Verdict::Forget,
+            _ if self.instance.is_gone() => Verdict::Keep,
+            runner if self.deadline().is_some_and(|deadline| now > deadline + PATIENCE) => Verdict::Destroy(match runner {
+                Some(_) => "it is past its deadline, and its runner is offline",
+                None => "it is past its deadline, and has no runner",
+            }),
+            _ => Verdict::Keep,
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The machines that this tool made, after their launches: seen, read, ended, and cleaned up after.
+
+mod machine;
+mod reap;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use anyhow::{Context as _, Result};
+use common::error::{Class, Failure};
+use common::forge::{self, Forge, Removal};
+use common::log::escape;
+use jiff::Timestamp;
+
+use crate::cloud::{self, Cloud, Search};
+use crate::launch::{Signals, stoppable};
+use crate::options::Output;
+use crate::request::Request;
+use machine::Machine;
+
+/// What is to be done with them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Show all of them.
+    List,
+    /// End these, by name or id.
+    Terminate(Vec<String>),
+    /// Show the console of this one, by name or id.
+    Logs(String),
+    /// End what nobody needs, forget what is gone, and run again what was interrupted and could not be.
+    Reap,
+}
+
+/// Does it, on the request's cloud, in its region, for its repository.
+pub fn run(request: &Request, command: &Command) -> Result<()> {
+    let kind = request.options.cloud.cloud.ok_or_else(|| {
+        Failure::new(Class::Usage, "which cloud to look at is not said")
+            .hint("give `--cloud`, and `--cloud-region` where it is not the default")
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the async runtime")?;
+    runtime.block_on(async {
+        let mut signals = Signals::listen()?;
+        let forge = forge::open(request.forge, &request.repo, &request.token)?;
+        let cloud = stoppable(&mut signals, cloud::open(kind, &request.options.cloud)).await?;
+        let fleet = Fleet {
+            request,
+            forge: &*forge,
+            cloud: &*cloud,
+        };
+        let said = stoppable(&mut signals, fleet.act(command)).await?;
+        crate::write_out(said.as_bytes())
+    })
+}
+
+/// The machines of one repository in one region, and whom to ask about them.
+struct Fleet<'a> {
+    request: &'a Request,
+    forge: &'a dyn Forge,
+    cloud: &'a dyn Cloud,
+}
+
+impl Fleet<'_> {
+    /// Does it; returns what there is to say of it.
+    async fn act(&self, command: &Command) -> Result<String> {
+        match command {
+            Command::List => self.list().await,
+            Command::Terminate(wanted) => self.terminate(wanted).await,
+            Command::Logs(wanted) => self.logs(wanted).await,
+            Command::Reap => self.reap().await,
+        }
+    }
+
+    /// Those of our repository, with what the forge says of their runners; long gone ones too, as long as the cloud lists them.
+    async fn machines(&self) -> Result<Vec<Machine>> {
+        let found = self.cloud.find(&Search::All).await.context("looking for machines")?;
+        let ours = found
+            .into_iter()
+            .map(Machine::new)
+            .filter(|machine| machine.is_of(&self.request.repo));
+        let mut machines: Vec<Machine> = ours.collect();
+        if !machines.is_empty() {
+            let runners = self.forge.runners(None).await.context("listing the runners")?;
+            for machine in &mut machines {
+                machine.runner = runners.iter().find(|runner| runner.name == machine.name).cloned();
+            }
+        }
+        machines.sort_by(|a, b| a.instance.launched_at.cmp(&b.instance.launched_at));
+        Ok(machines)
+    }
+
+    async fn list(&self) -> Result<String> {
+        let mut machines = self.machines().await?;
+        machines.retain(|machine| !machine.instance.is_gone());
+        match self.request.options.decision.output {
+            Output::Text => Ok(table::text(&machines, Timestamp::now())),
+            Output::Json => Ok(table::json(&machines)?),
+        }
+    }
+
+    /// One machine, by its name or its id.
+    async fn machine(&self, wanted: &str) -> Result<Machine> {
+        let machines = self.machines().await?;
+        // A name may have been used before: the last one counts.
+        let found = machines.into_iter().rev().find(|machine| machine.is_called(wanted));
+        found.ok_or_else(|| {
+            Failure::new(
+                Class::Usage,
+                format!("no machine of {} is called `{wanted}` here", self.request.repo),
+            )
+            .hint("`cml runner list` shows them; `--cloud-region` is where it looks")
+            .into()
+        })
+    }
+
+    async fn logs(&self, wanted: &str) -> Result<String> {
+        let machine = self.machine(wanted).await?;
+        let console = self.cloud.console(&machine.instance.id).await.context("reading the console")?;
+        let lines = console.lines().map(|line| escape(line.trim_end()) + "\n");
+        Ok(lines.collect())
+    }
+
+    /// What each runs is interrupted, and not run again: whoever ends a machine by hand knows why.
+    async fn terminate(&self, wanted: &[String]) -> Result<String> {
+        let mut machines = Vec::new();
+        for wanted in wanted {
+            machines.push(self.machine(wanted).await?);
+        }
+        let mut said = String::new();
+        for machine in machines {
+            said += &self.end(&machine).await?;
+        }
+        Ok(said)
+    }
+
+    /// Destroys a machine and forgets its runner.
+    async fn end(&self, machine: &Machine) -> Result<String> {
+        let Machine { name, instance, .. } = machine;
+        if !instance.is_gone() {
+            let destroyed = self.cloud.destroy(&instance.id).await;
+            destroyed.with_context(|| format!("destroying {name} ({})", instance.id))?;
+        }
+        Ok(format!("{name} ({}): terminated{}\n", instance.id, self.forget(machine).await?))
+    }
+
+    /// Deletes the registration of a machine that is gone, or is going.
+    async fn forget(&self, machine: &Machine) -> Result<&'static str> {
+        let Some(runner) = &machine.runner else {
+            return Ok("");
+        };
+        let removal = self.forge.unregister(runner.id).await;
+        Ok(
+            match removal.with_context(|| format!("deleting the registration of {}", machine.name))? {
+                Removal::Removed | Removal::Gone => ", its registration deleted",
+                Removal::Busy(_) => ", its registration left: the forge still sees its job, and forgets both by itself",
+            },
+        )
+    }
+}

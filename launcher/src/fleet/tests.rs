@@ -1,0 +1,147 @@
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use common::forge::Runner;
+use jiff::Timestamp;
+
+use super::machine::{Machine, Verdict};
+use super::{Command, Fleet, table};
+use crate::cloud::Instance;
+use crate::launch::tests::servers::Servers;
+use crate::launch::tests::world::{instance, request, runner};
+
+const DEADLINE: &str = "2026-03-04T05:16:07Z";
+
+fn tagged(state: &str) -> Instance {
+    let tags = [
+        ("cml", "0.1.0"),
+        ("cml-runner-name", "trainer"),
+        ("cml-repo", "https://github.com/octo/train"),
+        ("cml-deadline", DEADLINE),
+        ("cml-run", "42"),
+    ];
+    Instance {
+        state: state.into(),
+        tags: tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        ..instance()
+    }
+}
+
+fn machine(state: &str, runner: Option<Runner>) -> Machine {
+    Machine {
+        runner,
+        ..Machine::new(tagged(state))
+    }
+}
+
+fn at(text: &str) -> Timestamp {
+    text.parse().unwrap()
+}
+
+#[test]
+fn what_is_still_good_for_anything() {
+    let (early, late) = (at("2026-03-04T05:20:00Z"), at("2026-03-04T05:27:00Z"));
+    let busy = Runner {
+        busy: true,
+        ..runner("trainer", false)
+    };
+    let (online, offline) = (runner("trainer", true), runner("trainer", false));
+    for (state, runner, now, verdict) in [
+        ("running", None, early, Verdict::Keep),
+        (
+            "running",
+            None,
+            late,
+            Verdict::Destroy("it is past its deadline, and has no runner"),
+        ),
+        ("running", Some(&offline), early, Verdict::Keep),
+        (
+            "running",
+            Some(&offline),
+            late,
+            Verdict::Destroy("it is past its deadline, and its runner is offline"),
+        ),
+        ("running", Some(&online), late, Verdict::Keep),
+        // The forge may not hear of a runner for a while that still works.
+        ("running", Some(&busy), late, Verdict::Keep),
+        ("stopped (User initiated)", Some(&online), early, Verdict::Destroy("it is stopped")),
+        ("terminated", None, late, Verdict::Keep),
+        ("terminated", Some(&offline), early, Verdict::Forget),
+        // The name is another machine's by now.
+        ("terminated", Some(&online), late, Verdict::Keep),
+    ] {
+        assert_eq!(machine(state, runner.cloned()).verdict(now), verdict, "{state} {runner:?}");
+    }
+}
+
+#[test]
+fn a_machine_is_known_by_its_tags() {
+    let machine = machine("running", None);
+    assert!(machine.is_called("Trainer") && machine.is_called("i-1") && !machine.is_called("i-2"));
+    assert!(machine.is_of(&"https://github.com/Octo/train".parse().unwrap()));
+    assert!(!machine.is_of(&"https://github.com/octo/other".parse().unwrap()));
+    // Somebody else's tag of the same name is no reason to touch a machine.
+    assert!(!Machine::new(instance()).is_of(&"https://github.com/octo/train".parse().unwrap()));
+}
+
+#[test]
+fn the_table_and_the_list() {
+    let machines = [machine("running", Some(runner("trainer", true))), machine("running", None)];
+    let text = table::text(&machines, at("2026-03-04T07:11:07Z"));
+    insta::assert_snapshot!("list", [text, table::json(&machines).unwrap()].join("\n"));
+    assert_eq!(table::text(&[], at(DEADLINE)), "no machines\n");
+}
+
+/// A machine without a runner, long past its deadline.
+fn orphan() -> Servers {
+    let servers = Servers::default();
+    {
+        let mut state = servers.state();
+        state.instances.insert("i-1".into());
+        state.tags = tagged("running").tags;
+    }
+    servers
+}
+
+async fn reap(servers: &Servers, options: &[&str]) -> String {
+    let request = request(options);
+    let fleet = Fleet {
+        request: &request,
+        forge: servers,
+        cloud: servers,
+    };
+    fleet.act(&Command::Reap).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orphan_is_destroyed_after_a_second_look() {
+    let servers = orphan();
+    let said = reap(&servers, &[]).await;
+    assert_eq!(said, "trainer (i-1): terminated\n");
+    let calls = servers.state().calls.clone();
+    assert_eq!(calls, ["find", "runners", "find", "runners", "destroy i-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_whose_runner_comes_back_meanwhile_is_left_alone() {
+    let servers = orphan();
+    let back = async {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        servers.state().runners.push(runner("trainer", true));
+    };
+    let (said, ()) = tokio::join!(reap(&servers, &[]), back);
+    assert_eq!(said, "nothing to clean up among 1 machines\n");
+    assert!(servers.state().instances.contains("i-1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_only_says_so() {
+    let servers = orphan();
+    let said = reap(&servers, &["--dry-run"]).await;
+    assert_eq!(
+        said,
+        "trainer (i-1): would be terminated, it is past its deadline, and has no runner\n"
+    );
+    assert!(servers.state().instances.contains("i-1"));
+}

@@ -1,0 +1,79 @@
+//! The machines that were launched: listed, read, ended, and cleaned up after.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::time::Duration;
+
+use e2e::{Outcome, Scene, until};
+
+async fn fleet(scene: &Scene, words: &[&str]) -> Outcome {
+    let line: Vec<&str> = ["runner"].iter().chain(words).chain(&["--cloud=aws"]).copied().collect();
+    let outcome = Scene::finish(scene.command(&line)).await;
+    outcome.succeeded();
+    outcome
+}
+
+#[tokio::test]
+async fn a_machine_is_listed_read_and_terminated_by_its_name() {
+    let scene = Scene::new().await;
+    assert_eq!(fleet(&scene, &["list"]).await.stdout, "no machines\n");
+    scene.launch(&["--name=trainer", "--idle-timeout=never"]).await.succeeded();
+    let table = fleet(&scene, &["list"]).await.stdout;
+    assert!(
+        table.contains("trainer") && table.contains("running") && table.contains("idle"),
+        "{table}"
+    );
+    let list: serde_json::Value = serde_json::from_str(&fleet(&scene, &["list", "--output=json"]).await.stdout).unwrap();
+    assert_eq!((&list[0]["name"], &list[0]["runner"]), (&"trainer".into(), &"idle".into()));
+    let console = fleet(&scene, &["logs", "trainer"]).await.stdout;
+    assert!(console.contains("cml-phase name=online state=ok"), "{console}");
+    assert!(fleet(&scene, &["reap"]).await.stdout.contains("nothing to clean up"));
+    let ended = fleet(&scene, &["terminate", "trainer"]).await.stdout;
+    assert!(ended.contains("terminated, its registration deleted"), "{ended}");
+    scene.all_gone().await;
+    let unknown = scene.command(&["runner", "terminate", "nobody", "--cloud=aws"]);
+    Scene::finish(unknown).await.failed_with(2, &["`nobody`", "hint"]);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn the_registration_of_a_machine_that_vanished_is_deleted() {
+    let scene = Scene::new().await;
+    scene.launch(&["--name=trainer", "--idle-timeout=never"]).await.succeeded();
+    scene.world.ec2.vanish(&scene.world.ec2.instances()[0].id);
+    scene.event("runner-offline").await;
+    let rehearsed = fleet(&scene, &["reap", "--dry-run"]).await.stdout;
+    assert!(rehearsed.contains("would be deleted"), "{rehearsed}");
+    assert_eq!(scene.world.github.runners().len(), 1);
+    let reaped = fleet(&scene, &["reap"]).await.stdout;
+    assert!(reaped.contains("its registration deleted"), "{reaped}");
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_job_that_could_not_be_run_again_before_the_machine_died_is_by_who_cleans_up() {
+    let scene = Scene::new().await;
+    let gate = scene.world.dir().join("gate");
+    let run = scene.job(&until(&gate));
+    scene.launch(&["--cloud-spot"]).await.succeeded();
+    scene.working().await;
+    // The forge is of no help as long as the machine lives.
+    scene
+        .world
+        .github
+        .faults()
+        .answer("POST /repos/*/rerun-failed-jobs", usize::MAX, 500, "{}");
+    let first = scene.world.ec2.instances().remove(0);
+    scene.world.ec2.spot_notice(&first.id, Duration::from_secs(8));
+    scene.all_gone().await;
+    assert_eq!(scene.world.github.run(run).unwrap().attempt, 1);
+    scene.world.github.faults().clear();
+    let reaped = fleet(&scene, &["reap"]).await.stdout;
+    assert!(reaped.contains("runs again"), "{reaped}");
+    assert_eq!(scene.world.github.run(run).unwrap().attempt, 2);
+    let again = fleet(&scene, &["reap"]).await.stdout;
+    assert!(!again.contains("runs again"), "once: {again}");
+    std::fs::write(&gate, "").unwrap();
+    scene.launch(&[]).await.succeeded();
+    assert_eq!(scene.conclusion(run).await, "success");
+    scene.end().await;
+}
