@@ -163,6 +163,11 @@ pub struct RunnerOptions {
     #[arg(long, value_name = "BASE64")]
     pub cloud_startup_script: Option<Script>,
 
+    /// Let jobs reach the cloud's metadata service, and with it the user data and the forge token in it [default: only with `--cloud-permission-set`, whose
+    /// role they get there]
+    #[arg(long)]
+    pub job_metadata: bool,
+
     /// Volume mount to pass to Docker, e.g. `/var/run/docker.sock:/var/run/docker.sock`; repeatable; only GitLab
     #[arg(long, value_name = "VOLUME", num_args = 1..)]
     pub docker_volumes: Vec<String>,

@@ -13,11 +13,15 @@ use serde::Deserialize;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
-use super::{Host, Interruption, power_off};
+use super::{Host, Interruption, guard, power_off};
 use ticks::Ticks;
 
 /// Where the metadata service is, unless `AWS_EC2_METADATA_SERVICE_ENDPOINT` names another address (as for every AWS SDK).
 const ENDPOINT: &str = "http://169.254.169.254";
+/// The same as an address, and in the new protocol. Source:
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html>
+const ADDRESS: &str = "169.254.169.254";
+const ADDRESS_V6: &str = "fd00:ec2::254";
 /// [AWS's own advice][notices] is five; two of the 120 seconds are given for waking the machine less than twenty times a minute (a look
 /// wakes twice: when it is time, and when the answer is there).
 ///
@@ -231,6 +235,14 @@ impl Host for Aws {
             }
         }
         std::future::pending().await
+    }
+
+    async fn guard_metadata(&self) -> Result<()> {
+        if self.endpoint != ENDPOINT {
+            tracing::info!("the metadata service is not where it always is, and not guarded: {}", self.endpoint);
+            return Ok(());
+        }
+        guard::keep_from(ADDRESS, ADDRESS_V6).await
     }
 
     async fn terminate(&self) -> Result<()> {

@@ -14,6 +14,11 @@ impl Host for Bare {
         std::future::pending().await
     }
 
+    async fn guard_metadata(&self) -> Result<()> {
+        // There is none, or it is the owner's business.
+        Ok(())
+    }
+
     async fn terminate(&self) -> Result<()> {
         tracing::info!("this is your own host: it stays up");
         Ok(())

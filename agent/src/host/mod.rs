@@ -2,6 +2,7 @@
 
 mod aws;
 mod bare;
+mod guard;
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -18,6 +19,12 @@ pub trait Host: Send + Sync {
     /// Waits until the machine is about to be taken away, or, unless `advised` already, until the cloud advises to take no more jobs.
     /// Never returns on a host that has no such notice.
     async fn next_interruption(&self, advised: bool) -> Interruption;
+
+    /// Keeps everybody but root from what the cloud tells this machine, its user data among it.
+    ///
+    /// # Errors
+    /// It cannot be kept: then jobs can read what is in the user data.
+    async fn guard_metadata(&self) -> Result<()>;
 
     /// Makes the machine go away. On a user's own host: does nothing and says so.
     async fn terminate(&self) -> Result<()>;

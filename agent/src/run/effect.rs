@@ -81,11 +81,6 @@ fn result(outcome: Result<()>) -> Finished {
     of(outcome.map_or_else(|error| failed(&error), |()| Event::Succeeded))
 }
 
-/// Installs the forge's runner.
-pub fn install(runner: Arc<dyn Runner>) -> Effect {
-    Box::pin(async move { result(runner.install().await) })
-}
-
 /// Makes the machine go away.
 pub fn terminate(host: Arc<dyn Host>) -> Effect {
     Box::pin(async move { result(host.terminate().await) })
@@ -138,6 +133,20 @@ impl Agent {
                 Some(script) => result(provision::run_startup_script(script, &console, budget.unwrap_or(Duration::MAX)).await),
                 None => of(Event::Succeeded),
             }
+        })
+    }
+
+    /// Installs the forge's runner, on a machine whose user data its jobs cannot read.
+    pub(super) fn install(&self) -> Effect {
+        let (runner, host) = (Arc::clone(&self.runner), Arc::clone(&self.host));
+        let is_open = self.spec.options.job_metadata;
+        Box::pin(async move {
+            if is_open {
+                tracing::info!("jobs may use the metadata service");
+            } else if let Err(error) = host.guard_metadata().await {
+                tracing::warn!("jobs can read the user data, and the forge token in it, through the metadata service: {error:#}");
+            }
+            result(runner.install().await)
         })
     }
 

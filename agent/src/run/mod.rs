@@ -250,7 +250,7 @@ impl Agent {
             }
             Action::Save => Some(self.save_work()),
             Action::Provision => Some(self.provision()),
-            Action::Install => Some(effect::install(Arc::clone(&self.runner))),
+            Action::Install => Some(self.install()),
             Action::Register => Some(self.register()),
             Action::Check => Some(self.check()),
             Action::Unregister => Some(self.unregister()),

@@ -56,6 +56,19 @@ async fn a_launch_from_start_to_end() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn jobs_reach_the_metadata_service_where_the_machine_has_a_role_for_them() {
+    for (options, reach) in [
+        (&[][..], false),
+        (&["--cloud-permission-set=trainer"], true),
+        (&["--job-metadata"], true),
+    ] {
+        let world = World::new(options);
+        world.launch().await.unwrap();
+        assert_eq!(world.spec().options.job_metadata, reach, "{options:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_made_name_is_not_looked_for() {
     let world = World::new(&[]);
     world.launch().await.unwrap();

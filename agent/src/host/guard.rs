@@ -1,0 +1,162 @@
+//! Keeps jobs from the cloud's metadata service, which hands the user data, and with it the forge token, to whoever asks.
+//!
+//! A routing rule by user: it needs no firewall, and fails at once. Root passes, as do its services. What root does for a job passes too:
+//! Docker with the host's network, `sudo`. Bridged containers are one hop further than the service answers.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+/// All users but root. The highest id means "no user".
+const USERS: &str = "1-4294967294";
+/// Before the rules that lead anywhere.
+const PRIORITY: &str = "100";
+/// A command that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// What ip(8) says of a rule that is there already: an agent that was killed made it.
+const EXISTS: &str = "File exists";
+
+/// Keeps everybody but root from these addresses; `v6` where the machine has it.
+///
+/// # Errors
+/// The rule for `v4` cannot be made.
+pub async fn keep_from(v4: &str, v6: &str) -> Result<()> {
+    if let Err(error) = run(&rule("-6", v6)).await {
+        tracing::debug!("{v6} is not guarded: {error:#}");
+    }
+    run(&rule("-4", v4)).await
+}
+
+/// The command that keeps everybody but root from an address.
+fn rule<'a>(family: &'a str, address: &'a str) -> [&'a str; 11] {
+    [
+        "ip", family, "rule", "add", "to", address, "uidrange", USERS, "priority", PRIORITY, "prohibit",
+    ]
+}
+
+async fn run(words: &[&str]) -> Result<()> {
+    let (program, args) = words.split_first().context("no command")?;
+    let output = Command::new(program).args(args).stdin(Stdio::null()).output();
+    let output = timeout(PATIENCE, output).await.context("it does not end")?;
+    let output = output.with_context(|| format!("starting {program} (the package iproute2)"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() || said.contains(EXISTS) {
+        return Ok(());
+    }
+    bail!("`{}`: {}", words.join(" "), said.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::process::{Child, Command, Stdio};
+    use std::time::{Duration, Instant};
+
+    use super::rule;
+    use crate::user::skip;
+
+    const ADDRESS: &str = "169.254.169.254";
+    const PATIENCE: Duration = Duration::from_secs(30);
+    /// Any user but root.
+    const JOB: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+
+    /// A network of its own, as long as this lives.
+    struct Network(Child);
+
+    impl Network {
+        fn new() -> Option<Self> {
+            let child = Command::new("unshare")
+                .args(["--net", "sleep", "600"])
+                .stderr(Stdio::null())
+                .spawn()
+                .ok()?;
+            let network = Self(child);
+            let own = std::fs::read_link("/proc/self/ns/net").ok()?;
+            let deadline = Instant::now() + PATIENCE;
+            // It is there once the program has left ours.
+            while std::fs::read_link(format!("/proc/{}/ns/net", network.0.id())).ok()? == own {
+                (Instant::now() < deadline).then_some(())?;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Some(network)
+        }
+
+        fn run(&self, command: &str) -> bool {
+            self.start(command).wait().unwrap().success()
+        }
+
+        fn start(&self, command: &str) -> Child {
+            let target = self.0.id().to_string();
+            let mut inside = Command::new("nsenter");
+            inside.args(["--target", &target, "--net", "sh", "-c", command]);
+            inside
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap()
+        }
+    }
+
+    impl Drop for Network {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    /// A machine with one wire to a cloud that has the metadata service's address; none where that cannot be made.
+    fn machine() -> Option<(Network, Network)> {
+        let (cloud, machine) = (Network::new()?, Network::new()?);
+        let wire = format!(
+            "ip link set lo up && ip link add c0 type veth peer name eth0 netns {} && ip addr add 10.77.0.1/24 dev c0 &&
+             ip addr add {ADDRESS}/32 dev c0 && ip link set c0 up",
+            machine.0.id()
+        );
+        let up = "ip link set lo up && ip addr add 10.77.0.2/24 dev eth0 && ip link set eth0 up && ip route add default via 10.77.0.1";
+        (cloud.run(&wire) && machine.run(up)).then_some((cloud, machine))
+    }
+
+    #[test]
+    fn root_reaches_the_service_and_jobs_do_not() {
+        let name = "root_reaches_the_service_and_jobs_do_not";
+        let Some((cloud, machine)) = machine() else {
+            skip(name, "needs root and network namespaces");
+            return;
+        };
+        let service = format!("exec python3 -m http.server --directory /var/empty --bind {ADDRESS} 80");
+        std::fs::create_dir_all("/var/empty").unwrap();
+        let mut service = cloud.start(&service);
+        let get = format!("curl -sf -m 5 -o /dev/null http://{ADDRESS}/");
+        let deadline = Instant::now() + PATIENCE;
+        while !machine.run(&get) {
+            if service.try_wait().unwrap().is_some() || Instant::now() > deadline {
+                skip(name, "needs curl and python3");
+                return;
+            }
+        }
+        assert!(machine.run(&format!("{JOB} {get}")), "so far everybody reaches it");
+        assert!(machine.run(&rule("-4", ADDRESS).join(" ")));
+        assert!(machine.run(&get), "root still does");
+        assert!(!machine.run(&format!("{JOB} {get}")), "a job does not");
+        let disguised = machine.run(&format!("{JOB} unshare --user --map-root-user {get}"));
+        assert!(!disguised, "nor as the root of a namespace of its own");
+        service.kill().unwrap();
+        service.wait().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_program_that_is_not_there_is_named() {
+        let error = super::run(&["no-such-program"]).await.unwrap_err();
+        assert!(format!("{error:#}").contains("no-such-program"), "{error:#}");
+        let error = super::run(&["sh", "-c", "echo not permitted >&2; exit 2"]).await.unwrap_err();
+        assert!(format!("{error:#}").contains("not permitted"), "{error:#}");
+        super::run(&["sh", "-c", "echo RTNETLINK answers: File exists >&2; exit 2"])
+            .await
+            .unwrap();
+    }
+}
