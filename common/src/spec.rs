@@ -47,6 +47,17 @@ pub enum CloudKind {
     Kubernetes,
 }
 
+/// What becomes of the other jobs of a run while an interrupted one waits to run again: GitHub runs nothing again until all of them have ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum RetryPolicy {
+    /// They are cancelled if they do not end in time, and run again too.
+    #[default]
+    Restart,
+    /// They are left alone.
+    Spare,
+}
+
 impl std::fmt::Display for ForgeKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -137,6 +148,11 @@ pub struct RunnerOptions {
     /// Longest time that one job may run before it is interrupted and restarted (`never` for no limit)
     #[arg(long, default_value = "72h", value_name = "DURATION", allow_hyphen_values = true)]
     pub job_time_limit: Timeout,
+
+    /// While an interrupted job waits for the others of its run to end: `restart` cancels them if they take too long, `spare` leaves them alone, and the re-run
+    /// to `cml runner reap` if the machine is gone before
+    #[arg(long, value_enum, default_value_t, value_name = "POLICY")]
+    pub retry_policy: RetryPolicy,
 
     /// Longest life of the machine: past it a job is interrupted and restarted, and the machine goes
     #[arg(long, default_value = "never", value_name = "DURATION", allow_hyphen_values = true)]

@@ -11,7 +11,7 @@ use common::error::{Class, Report};
 use common::forge::{Declined, Enroll, Enrollment, Forge, Interrupted, Pending, Platform, Removal, Rerun, RerunOutcome};
 use common::phase::{self, State as Phase};
 use common::secret::Secret;
-use common::spec::RunnerSpec;
+use common::spec::{RetryPolicy, RunnerSpec};
 
 use super::Agent;
 use crate::host::Host;
@@ -248,7 +248,10 @@ impl Agent {
             runner: self.spec.name.clone(),
             launch: self.spec.launch.clone(),
             max_attempts: self.spec.options.max_attempts,
-            patience: budget / PATIENCE_PART,
+            patience: match self.spec.options.retry_policy {
+                RetryPolicy::Restart => budget / PATIENCE_PART,
+                RetryPolicy::Spare => budget,
+            },
             budget,
         };
         let (forge, console) = (Arc::clone(&self.forge), self.console.clone());

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use e2e::{Scene, hosted, job, startup_script, until};
+use sandbox::github::RunId;
 use sandbox::instance::Isolation;
 
 /// What EC2 leaves a spot machine is two minutes; a scaled machine has this long.
@@ -169,5 +170,54 @@ async fn a_machine_ends_when_it_has_lived_long_enough() {
     scene.launch(&["--idle-timeout=never", "--max-lifetime=5s"]).await.succeeded();
     assert_eq!(scene.conclusion(run).await, "success");
     scene.event_where("the reason", |event| event.detail.contains("lifetime:5")).await;
+    scene.end().await;
+}
+
+/// A run of a job on our machine and a healthy one on GitHub's, of which ours is interrupted.
+async fn with_a_healthy_sibling(policy: &str) -> (Scene, RunId) {
+    let scene = Scene::new().await;
+    let gate = scene.world.dir().join("gate");
+    let healthy = format!("while [ ! -e '{}' ]; do sleep 0.05; done", gate.display());
+    let run = scene.run(&[job("train", &until(&gate)), hosted("healthy", &healthy)]);
+    scene.launch(&["--cloud-spot", policy]).await.succeeded();
+    scene.working().await;
+    let first = scene.world.ec2.instances().remove(0);
+    scene.world.ec2.spot_notice(&first.id, NOTICE / 2);
+    (scene, run)
+}
+
+fn conclusion_of(scene: &Scene, run: RunId, key: &str) -> Option<String> {
+    let view = scene.world.github.run(run).unwrap();
+    view.jobs.into_iter().find(|job| job.key == key).unwrap().conclusion
+}
+
+#[tokio::test]
+async fn the_rest_of_a_run_that_does_not_end_is_cancelled_so_that_the_interrupted_job_can_run_again() {
+    let (scene, run) = with_a_healthy_sibling("--retry-policy=restart").await;
+    scene.event("run-rerun").await;
+    scene.all_gone().await;
+    std::fs::write(scene.world.dir().join("gate"), "").unwrap();
+    scene.launch(&[]).await.succeeded();
+    assert_eq!(scene.conclusion(run).await, "success");
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_healthy_job_is_spared_and_the_interrupted_one_left_to_who_cleans_up() {
+    let (scene, run) = with_a_healthy_sibling("--retry-policy=spare").await;
+    scene.all_gone().await;
+    assert_eq!(conclusion_of(&scene, run, "train").as_deref(), Some("failure"));
+    assert_eq!(conclusion_of(&scene, run, "healthy"), None, "it still works");
+    std::fs::write(scene.world.dir().join("gate"), "").unwrap();
+    assert_eq!(scene.conclusion(run).await, "failure");
+    let reaped = Scene::finish(scene.command(&["runner", "reap", "--cloud=aws"])).await;
+    assert!(reaped.stdout.contains("runs again"), "{reaped:#?}");
+    scene.launch(&[]).await.succeeded();
+    assert_eq!(scene.conclusion(run).await, "success");
+    assert_eq!(
+        conclusion_of(&scene, run, "healthy").as_deref(),
+        Some("success"),
+        "of its first attempt"
+    );
     scene.end().await;
 }
