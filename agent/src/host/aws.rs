@@ -10,7 +10,7 @@ use common::http;
 use jiff::Timestamp;
 use reqwest::{Client, Method, Response, StatusCode};
 use serde::Deserialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep};
 
 use super::{Host, Interruption, guard, power_off};
@@ -27,6 +27,8 @@ const ADDRESS_V6: &str = "fd00:ec2::254";
 ///
 /// [notices]: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html
 const INTERVAL: Duration = Duration::from_secs(7);
+/// The same while a job runs: a notice is seen within two seconds, and waking does not matter beside the job.
+const BUSY_INTERVAL: Duration = Duration::from_millis(1750);
 /// The rebalance recommendation is asked for with every one of this many looks: it is only advice.
 const ADVICE_EVERY: u32 = 8;
 /// The service is on the machine's own host: slower than this is broken.
@@ -42,6 +44,7 @@ pub struct Aws {
     endpoint: String,
     interval: Duration,
     token: Mutex<Option<(String, Instant)>>,
+    busy: watch::Sender<bool>,
 }
 
 impl Aws {
@@ -61,6 +64,7 @@ impl Aws {
             endpoint: endpoint.trim_end_matches('/').into(),
             interval,
             token: Mutex::new(None),
+            busy: watch::Sender::new(false),
         })
     }
 
@@ -132,18 +136,26 @@ impl Aws {
         }
     }
 
-    /// Looks until there is something to tell.
+    /// Looks until there is something to tell: at once, whenever a job begins or ends, and in between as often as that asks for.
     async fn watch(&self, advice: bool) -> Result<Interruption> {
-        let ticks = Ticks::every(self.interval)?;
+        let mut busy = self.busy.subscribe();
         let mut silence = Silence::default();
         let mut looks = 0_u32;
         loop {
-            match self.look(advice && looks.is_multiple_of(ADVICE_EVERY)).await {
-                Ok(Some(interruption)) => return Ok(interruption),
-                seen => silence.heard(seen.err().as_ref()),
+            let often = *busy.borrow_and_update();
+            let interval = if often { self.interval.min(BUSY_INTERVAL) } else { self.interval };
+            let ticks = Ticks::every(interval)?;
+            loop {
+                match self.look(advice && looks.is_multiple_of(ADVICE_EVERY)).await {
+                    Ok(Some(interruption)) => return Ok(interruption),
+                    seen => silence.heard(seen.err().as_ref()),
+                }
+                looks = looks.wrapping_add(1);
+                tokio::select! {
+                    tick = ticks.next() => tick?,
+                    _ = busy.changed() => break,
+                }
             }
-            looks = looks.wrapping_add(1);
-            ticks.next().await?;
         }
     }
 
@@ -235,6 +247,10 @@ impl Host for Aws {
             }
         }
         std::future::pending().await
+    }
+
+    fn attend(&self, busy: bool) {
+        self.busy.send_if_modified(|before| std::mem::replace(before, busy) != busy);
     }
 
     async fn guard_metadata(&self) -> Result<()> {

@@ -14,6 +14,10 @@ impl Host for Bare {
         std::future::pending().await
     }
 
+    fn attend(&self, _: bool) {
+        // Nobody is asked here.
+    }
+
     async fn guard_metadata(&self) -> Result<()> {
         // There is none, or it is the owner's business.
         Ok(())

@@ -20,6 +20,9 @@ pub trait Host: Send + Sync {
     /// Never returns on a host that has no such notice.
     async fn next_interruption(&self, advised: bool) -> Interruption;
 
+    /// Whether a job runs now, which a notice must reach in time: then it is looked for more often.
+    fn attend(&self, busy: bool);
+
     /// Keeps everybody but root from what the cloud tells this machine, its user data among it.
     ///
     /// # Errors

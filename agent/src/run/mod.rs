@@ -230,6 +230,7 @@ impl Agent {
         let (next, action) = lifecycle::transition(before.clone(), event, self.began.elapsed(), &self.limits);
         self.state = next;
         self.report(&before, ended);
+        self.host.attend(self.state.step == lifecycle::Step::Busy);
         if before.job != self.state.job {
             self.remains.job = self.state.job.as_ref().map(|job| Begun::of(job, self.remains.job.as_ref()));
             self.save();

@@ -123,6 +123,22 @@ async fn advice_is_heard_once_and_the_notice_after_it() {
 }
 
 #[tokio::test]
+async fn a_job_that_begins_is_a_reason_to_look_at_once_and_more_often() {
+    let service = Service::start(&[(LIFE, "spot")]).await;
+    // So seldom that without the job it would never be seen.
+    let host = Arc::new(Aws::at(&service.address, Duration::from_hours(1)).unwrap());
+    let watching = Arc::clone(&host);
+    let seen = tokio::spawn(async move { watching.next_interruption(false).await });
+    service.asked(ACTION, 1).await;
+    host.attend(true);
+    host.attend(true);
+    service.asked(ACTION, 2).await;
+    service.set(ACTION, TERMINATE);
+    assert!(!timeout(PATIENCE, seen).await.unwrap().unwrap().advice);
+    assert!(service.asked.borrow().iter().filter(|path| *path == ACTION).count() <= 3);
+}
+
+#[tokio::test]
 async fn a_machine_that_is_no_spot_machine_is_not_asked_for_notices() {
     let service = Service::start(&[(LIFE, "on-demand"), (ACTION, TERMINATE)]).await;
     let host = service.host();

@@ -9,10 +9,17 @@ use anyhow::{Context as _, Result, bail};
 use e2e::PATIENCE;
 use e2e::bench::{Usage, resident};
 use sandbox::faults::{Effect, Fault, Gate};
+use sandbox::github::{JobSpec, Workflow};
 use sandbox::world::{Options, World};
 
 /// How long the idle agent is watched; the figures are scaled to a minute.
 const WATCHED: Duration = Duration::from_secs(20);
+/// How often an idle agent looks for a notice on EC2; with a job it looks more often.
+const AS_IN_PRODUCTION: Duration = Duration::from_secs(7);
+/// How many notices are given, each at another moment between two looks.
+const NOTICES: u32 = 9;
+/// What a notice leaves; the machine is gone long before.
+const LEFT: Duration = Duration::from_mins(2);
 /// How large the runner's archive is that is unpacked: GitHub's own is about this large.
 const ARCHIVE: usize = 200 << 20;
 /// How often a short program is run; the median counts.
@@ -35,6 +42,14 @@ async fn main() -> Result<()> {
     start(World::start(options()).await?).await?;
     ready(World::start(options()).await?).await?;
     life(World::start(options()).await?).await?;
+    notice(
+        World::start(Options {
+            metadata_interval: Some(AS_IN_PRODUCTION),
+            ..options()
+        })
+        .await?,
+    )
+    .await?;
     archive(World::start(options()).await?).await
 }
 
@@ -164,6 +179,54 @@ async fn life(world: World) -> Result<()> {
         "agent: forge requests in its life (goal)",
         requests(&world),
         3
+    );
+    empty(world).await
+}
+
+/// From the cloud's notice to the runner that is told to stop, while a job runs: what looking costs, and the agent.
+async fn notice(world: World) -> Result<()> {
+    let mut slowest = Duration::ZERO;
+    for number in 1..=NOTICES {
+        let script = "trap 'exit 1' INT; echo working; while :; do sleep 0.05; done".to_owned();
+        world.github.start_run(Workflow {
+            name: "ci".into(),
+            jobs: vec![JobSpec {
+                key: "train".into(),
+                name: "train".into(),
+                needs: Vec::new(),
+                labels: vec!["self-hosted".into(), "gpu".into()],
+                script,
+                env: Vec::new(),
+                timeout: None,
+            }],
+        });
+        launch(&world, &["--cloud-spot", "--no-retry"]).await?;
+        let works = world
+            .events
+            .wait(PATIENCE, |_| world.events.count("job-output") >= number as usize)
+            .await;
+        works.context("the job does not run")?;
+        tokio::time::sleep(AS_IN_PRODUCTION / 4 * number / NOTICES).await;
+        let instance = world.ec2.instances().pop().context("no instance")?;
+        world.ec2.spot_notice(&instance.id, LEFT);
+        wait_gone(&world).await?;
+        let events = world.events.all();
+        let last = |text: &str| {
+            events
+                .iter()
+                .rev()
+                .find(|event| event.what == text || event.detail.contains(text))
+                .map(|event| event.at)
+        };
+        let (given, told) = (last("spot-notice"), last("Busy → Stopping"));
+        let took = told.context("the runner was not told")?.saturating_sub(given.context("no notice")?);
+        slowest = slowest.max(took);
+    }
+    line(
+        "spot notice to runner told to stop, slowest of 9 (goal)",
+        milli(slowest),
+        2000.0,
+        "ms",
     );
     empty(world).await
 }
