@@ -13,6 +13,8 @@ mod output;
 #[cfg(test)]
 mod reference;
 mod request;
+mod session;
+mod signal;
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -25,6 +27,7 @@ use common::log::{self, Level};
 
 use cli::{Invocation, Parsed};
 use infer::Surroundings;
+use launch::Ended;
 use request::Request;
 
 fn main() -> ExitCode {
@@ -54,10 +57,13 @@ fn run(argv: &[String], vars: BTreeMap<String, String>) -> Result<()> {
     if let Some(command) = command {
         return fleet::run(&request, &command);
     }
-    if request.options.cloud.cloud.is_none() {
+    let Some(cloud) = request.options.cloud.cloud else {
         return on_this_host(request);
+    };
+    match launch::run(&request)? {
+        Ended::Plan(plan) => write_out(plan.as_bytes()),
+        Ended::Launch(outcome) => output::report(&request, cloud, &outcome),
     }
-    launch::run(&request)
 }
 
 /// Fills in what the options leave open.

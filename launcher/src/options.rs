@@ -1,6 +1,8 @@
 //! Every option of the launcher, once. `cli` parses them, `reference` documents them.
 
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use common::error::{Class, Failure};
 use common::log::Level;
 use common::secret::Secret;
 use common::spec::{CloudKind, ForgeKind, RunnerOptions};
@@ -217,5 +219,34 @@ fn sha256(text: &str) -> Result<String, String> {
         Ok(digits)
     } else {
         Err(format!("a SHA-256 is {DIGITS} hexadecimal digits, as `sha256sum` prints them"))
+    }
+}
+
+/// One `--cloud-metadata`; our own tags are not the user's to change.
+pub fn metadata(pair: &str) -> Result<(&str, &str)> {
+    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+    let key = key.trim();
+    let is_ours = key == "cml" || key.starts_with("cml-") || key.to_ascii_lowercase().starts_with("aws:");
+    if key.is_empty() || is_ours {
+        return Err(Failure::new(Class::Usage, format!("`--cloud-metadata={pair}` cannot be used"))
+            .hint("write `key=value`; keys that begin with `cml-` or `aws:` are taken")
+            .into());
+    }
+    Ok((key, value))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::metadata;
+
+    #[test]
+    fn metadata_is_pairs() {
+        assert_eq!(metadata("team=ml=2").unwrap(), ("team", "ml=2"));
+        assert_eq!(metadata("flag").unwrap(), ("flag", ""));
+        for pair in ["", "=x", "cml=1", "cml-launch-id=x", "AWS:x=1"] {
+            assert!(metadata(pair).is_err(), "{pair}");
+        }
     }
 }

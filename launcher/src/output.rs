@@ -11,8 +11,8 @@ use common::spec::CloudKind;
 use serde::Serialize;
 
 use crate::cloud::Instance;
-use crate::launch::{Outcome, metadata};
-use crate::options::Output;
+use crate::launch::Outcome;
+use crate::options::{Output, metadata};
 use crate::request::Request;
 
 /// Reports a launch everywhere where somebody reads it. The runner is online by now: only standard output can still fail.

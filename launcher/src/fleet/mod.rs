@@ -8,14 +8,15 @@ mod tests;
 
 use anyhow::{Context as _, Result};
 use common::error::{Class, Failure};
-use common::forge::{self, Forge, Removal};
+use common::forge::{Forge, Removal};
 use common::log::escape;
 use jiff::Timestamp;
 
-use crate::cloud::{self, Cloud, Search};
-use crate::launch::{Signals, stoppable};
+use crate::cloud::{Cloud, Search};
 use crate::options::Output;
 use crate::request::Request;
+use crate::session::Session;
+use crate::signal::stoppable;
 use machine::Machine;
 
 /// What is to be done with them.
@@ -33,26 +34,19 @@ pub enum Command {
 
 /// Does it, on the request's cloud, in its region, for its repository.
 pub fn run(request: &Request, command: &Command) -> Result<()> {
-    let kind = request.options.cloud.cloud.ok_or_else(|| {
+    request.options.cloud.cloud.ok_or_else(|| {
         Failure::new(Class::Usage, "which cloud to look at is not said")
             .hint("give `--cloud`, and `--cloud-region` where it is not the default")
     })?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("starting the async runtime")?;
-    runtime.block_on(async {
-        let mut signals = Signals::listen()?;
-        let forge = forge::open(request.forge, &request.repo, &request.token)?;
-        let cloud = stoppable(&mut signals, cloud::open(kind, &request.options.cloud)).await?;
+    let said = Session::run(request, async |mut session| {
         let fleet = Fleet {
             request,
-            forge: &*forge,
-            cloud: &*cloud,
+            forge: &*session.forge,
+            cloud: &*session.cloud,
         };
-        let said = stoppable(&mut signals, fleet.act(command)).await?;
-        crate::write_out(said.as_bytes())
-    })
+        stoppable(&mut session.signals, fleet.act(command)).await
+    })?;
+    crate::write_out(said.as_bytes())
 }
 
 /// The machines of one repository in one region, and whom to ask about them.

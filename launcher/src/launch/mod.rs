@@ -6,7 +6,6 @@ mod diagnosis;
 mod online;
 mod prepare;
 mod rollback;
-mod signal;
 mod ssh;
 
 use std::pin::pin;
@@ -14,22 +13,19 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use common::error::{Class, Failure, Report};
-use common::forge::{self, Enroll, Enrollment, Forge, Runner};
+use common::forge::{Enroll, Enrollment, Forge, Runner};
 use common::secret::Secret;
 use common::spec::{Credential, ForgeKind};
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::cloud::{self, Cloud, Instance, Order, Search};
-use crate::output;
+use crate::cloud::{Cloud, Instance, Order, Search};
 use crate::request::Request;
+use crate::session::Session;
+use crate::signal::{Signals, stoppable};
 use decide::{Ask, Decision, decide};
 use diagnosis::Diagnosis;
 use prepare::Prepared;
-use signal::interrupted;
-
-pub use prepare::metadata;
-pub use signal::Signals;
 
 /// How long the console may take to answer after a failure: the instance costs money meanwhile.
 const CONSOLE: Duration = Duration::from_secs(20);
@@ -46,43 +42,34 @@ pub enum Outcome {
     Reused(Runner),
 }
 
-/// Launches a runner on the request's cloud and reports it.
-pub fn run(request: &Request) -> Result<()> {
+/// What a command that launches came to.
+#[derive(Debug)]
+pub enum Ended {
+    /// There is a runner.
+    Launch(Outcome),
+    /// With `--dry-run`: what would be done.
+    Plan(String),
+}
+
+/// Launches a runner on the request's cloud, or only says what that would do.
+pub fn run(request: &Request) -> Result<Ended> {
     let kind = request.options.cloud.cloud.context("no cloud was asked for")?;
     let start = Instant::now();
     let prepared = Prepared::new(request, kind, Timestamp::now())?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("starting the async runtime")?;
-    runtime.block_on(async {
-        let mut signals = Signals::listen()?;
-        let forge = forge::open(request.forge, &request.repo, &request.token)?;
-        let cloud = stoppable(&mut signals, cloud::open(kind, &request.options.cloud)).await?;
-        cloud.supports(&request.options.cloud)?;
+    Session::run(request, async |mut session| {
+        session.cloud.supports(&request.options.cloud)?;
         let launch = Launch {
             request,
             prepared,
-            forge: &*forge,
-            cloud: &*cloud,
+            forge: &*session.forge,
+            cloud: &*session.cloud,
             start,
         };
         if request.options.decision.dry_run {
-            let plan = stoppable(&mut signals, launch.plan()).await?;
-            return crate::write_out(plan.as_bytes());
+            return stoppable(&mut session.signals, launch.plan()).await.map(Ended::Plan);
         }
-        let outcome = launch.run(&mut signals).await?;
-        output::report(request, kind, &outcome)
+        launch.run(&mut session.signals).await.map(Ended::Launch)
     })
-}
-
-/// Something that leaves nothing behind when a signal ends it.
-pub async fn stoppable<T>(signals: &mut Signals, work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::select! {
-        biased;
-        number = signals.next() => Err(interrupted(number)),
-        done = work => done,
-    }
 }
 
 /// One launch, and whom it speaks to.

@@ -14,7 +14,7 @@ use super::ssh;
 use crate::bootstrap::{self, Bootstrap, Login};
 use crate::catalog;
 use crate::cloud::Order;
-use crate::options::DecisionOptions;
+use crate::options::{DecisionOptions, metadata};
 use crate::request::Request;
 
 /// Launcher and agent are of one release.
@@ -171,19 +171,6 @@ fn tags(request: &Request, launch_id: &str, deadline: Timestamp) -> Result<BTree
     Ok(tags)
 }
 
-/// One `--cloud-metadata`; our own tags are not the user's to change.
-pub fn metadata(pair: &str) -> Result<(&str, &str)> {
-    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-    let key = key.trim();
-    let is_ours = key == "cml" || key.starts_with("cml-") || key.to_ascii_lowercase().starts_with("aws:");
-    if key.is_empty() || is_ours {
-        return Err(Failure::new(Class::Usage, format!("`--cloud-metadata={pair}` cannot be used"))
-            .hint("write `key=value`; keys that begin with `cml-` or `aws:` are taken")
-            .into());
-    }
-    Ok((key, value))
-}
-
 impl Agent {
     fn of(options: &DecisionOptions, platform: Platform, built_in: (Option<&str>, Option<&str>)) -> Result<Self> {
         let arch = platform.github();
@@ -225,7 +212,7 @@ mod tests {
 
     use common::forge::Platform;
 
-    use super::{Agent, VERSION, metadata};
+    use super::{Agent, VERSION};
     use crate::options::{DecisionOptions, Output};
 
     fn agent(url: Option<&str>, sha256: Option<&str>, built_in: (Option<&str>, Option<&str>)) -> anyhow::Result<Agent> {
@@ -257,15 +244,6 @@ mod tests {
         assert!(agent(None, None, (Some("x"), None)).is_err());
         for url in ["", "ftp://x/y", "x", "https://me:secret@x/y"] {
             assert!(agent(Some(url), Some("a"), (None, None)).is_err(), "{url}");
-        }
-    }
-
-    #[test]
-    fn metadata_is_pairs() {
-        assert_eq!(metadata("team=ml=2").unwrap(), ("team", "ml=2"));
-        assert_eq!(metadata("flag").unwrap(), ("flag", ""));
-        for pair in ["", "=x", "cml=1", "cml-launch-id=x", "AWS:x=1"] {
-            assert!(metadata(pair).is_err(), "{pair}");
         }
     }
 }

@@ -17,9 +17,9 @@ use super::servers::{Fault, Servers, State};
 use crate::cli::{self, Invocation};
 use crate::cloud::{Instance, Order};
 use crate::launch::prepare::Prepared;
-use crate::launch::signal::Signals;
 use crate::launch::{Launch, Outcome};
 use crate::request::Request;
+use crate::signal::Signals;
 
 /// The request of a command line.
 pub fn request(options: &[&str]) -> Request {

@@ -45,8 +45,17 @@ impl Signals {
     }
 }
 
+/// Something that leaves nothing behind when a signal ends it.
+pub async fn stoppable<T>(signals: &mut Signals, work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        biased;
+        number = signals.next() => Err(interrupted(number)),
+        done = work => done,
+    }
+}
+
 /// Why a launch ended that got a signal.
-pub fn interrupted(number: i32) -> anyhow::Error {
+fn interrupted(number: i32) -> anyhow::Error {
     Failure::new(Class::Signal(number), format!("stopped by signal {number}")).into()
 }
 

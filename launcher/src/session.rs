@@ -1,0 +1,35 @@
+//! One command's conversation with a forge and a cloud, which a signal can end.
+
+use anyhow::{Context as _, Result};
+use common::forge::{self, Forge};
+
+use crate::cloud::{self, Cloud};
+use crate::request::Request;
+use crate::signal::{Signals, stoppable};
+
+/// Whom a command speaks to.
+pub struct Session {
+    /// The repository's forge.
+    pub forge: Box<dyn Forge>,
+    /// The cloud that was asked for.
+    pub cloud: Box<dyn Cloud>,
+    /// What ends it.
+    pub signals: Signals,
+}
+
+impl Session {
+    /// Opens both and does the work, to its end.
+    pub fn run<T>(request: &Request, work: impl AsyncFnOnce(Self) -> Result<T>) -> Result<T> {
+        let kind = request.options.cloud.cloud.context("no cloud was asked for")?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("starting the async runtime")?;
+        runtime.block_on(async {
+            let mut signals = Signals::listen()?;
+            let forge = forge::open(request.forge, &request.repo, &request.token)?;
+            let cloud = stoppable(&mut signals, cloud::open(kind, &request.options.cloud)).await?;
+            work(Self { forge, cloud, signals }).await
+        })
+    }
+}
