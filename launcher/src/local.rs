@@ -21,6 +21,12 @@ use crate::request::Request;
 /// The agent's program.
 const AGENT: &str = "cml-agent";
 
+/// Held as long as an agent of that name lives.
+const LOCK: &str = "lock";
+
+/// Where an agent keeps what the next one must know if it is killed.
+const REMAINS: &str = "state.json";
+
 /// The spec holds the token: for its owner only.
 const PRIVATE_DIR: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
@@ -60,6 +66,13 @@ impl Host {
                 ))
                 .into()
         })
+    }
+
+    /// Whether an agent of this name was killed here: it runs no more, but had no time to remove its state.
+    pub fn was_killed(&self, name: &str) -> bool {
+        let Ok(state) = self.state(name) else { return false };
+        let lock = OpenOptions::new().write(true).open(state.join(LOCK));
+        state.join(REMAINS).exists() && lock.is_ok_and(|lock| holder(&lock).is_none())
     }
 
     /// `~/.cml/NAME`
@@ -140,7 +153,7 @@ fn write_spec(path: &Path, request: &Request) -> Result<()> {
 
 /// A record lock belongs to the process: it stays over the exec, its children do not hold it, and it ends with the agent however it ends.
 fn lock(state: &Path, name: &str) -> Result<File> {
-    let path = state.join("lock");
+    let path = state.join(LOCK);
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -148,25 +161,10 @@ fn lock(state: &Path, name: &str) -> Result<File> {
         .mode(PRIVATE_FILE)
         .open(&path);
     let file = file.with_context(|| format!("opening {}", path.display()))?;
-    let whole = libc::flock {
-        #[allow(clippy::cast_possible_truncation, reason = "a constant of two bits")]
-        l_type: libc::F_WRLCK as libc::c_short,
-        #[allow(clippy::cast_possible_truncation, reason = "a constant of two bits")]
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    match fcntl(&file, FcntlArg::F_SETLK(&whole)) {
+    match fcntl(&file, FcntlArg::F_SETLK(&whole())) {
         Ok(_) => Ok(file),
         Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => {
-            let mut holder = whole;
-            let known = fcntl(&file, FcntlArg::F_GETLK(&mut holder)).is_ok() && holder.l_pid > 0;
-            let process = if known {
-                format!(" (process {})", holder.l_pid)
-            } else {
-                String::new()
-            };
+            let process = holder(&file).map(|pid| format!(" (process {pid})")).unwrap_or_default();
             Err(
                 Failure::new(Class::NameInUse, format!("the runner `{name}` is running on this host{process}"))
                     .hint("give another `--name`, or stop that one")
@@ -175,6 +173,26 @@ fn lock(state: &Path, name: &str) -> Result<File> {
         }
         Err(error) => Err(error).with_context(|| format!("locking {}", path.display())),
     }
+}
+
+/// The whole of a file, for one writer.
+fn whole() -> libc::flock {
+    libc::flock {
+        #[allow(clippy::cast_possible_truncation, reason = "a constant of two bits")]
+        l_type: libc::F_WRLCK as libc::c_short,
+        #[allow(clippy::cast_possible_truncation, reason = "a constant of two bits")]
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    }
+}
+
+/// The process that holds a lock, if another than this one does.
+fn holder(file: &File) -> Option<i32> {
+    let mut held = whole();
+    let asked = fcntl(file, FcntlArg::F_GETLK(&mut held));
+    (asked.is_ok() && held.l_pid > 0).then_some(held.l_pid)
 }
 
 fn keep_across_exec(lock: &File) -> Result<()> {

@@ -57,12 +57,12 @@ fn run(argv: &[String], vars: BTreeMap<String, String>) -> Result<()> {
     if let Some(command) = command {
         return fleet::run(&request, &command);
     }
-    let Some(cloud) = request.options.cloud.cloud else {
+    if request.options.cloud.cloud.is_none() {
         return on_this_host(request);
-    };
+    }
     match launch::run(&request)? {
         Ended::Plan(plan) => write_out(plan.as_bytes()),
-        Ended::Launch(outcome) => output::report(&request, cloud, &outcome),
+        Ended::Launch(outcome) => output::report(&request, &outcome),
     }
 }
 
@@ -89,6 +89,14 @@ fn on_this_host(request: Request) -> Result<()> {
     if request.options.decision.dry_run {
         let plan = local::plan(request, &host)?;
         return write_out(plan.as_bytes());
+    }
+    let decision = &request.options.decision;
+    // What an agent that was killed here left, its registration perhaps, is cleared up by the next one.
+    if (decision.reuse || decision.reuse_idle)
+        && !host.was_killed(&request.name)
+        && let Some(reused) = launch::reusable(&request)?
+    {
+        return output::report(&request, &reused);
     }
     local::run(request, &host)
 }

@@ -16,9 +16,9 @@ use crate::options::{Output, metadata};
 use crate::request::Request;
 
 /// Reports a launch everywhere where somebody reads it. The runner is online by now: only standard output can still fail.
-pub fn report(request: &Request, cloud: CloudKind, outcome: &Outcome) -> Result<()> {
-    let result = Launched::of(request, cloud, outcome);
-    if let Outcome::Launched(instance) = outcome {
+pub fn report(request: &Request, outcome: &Outcome) -> Result<()> {
+    let result = Launched::of(request, outcome);
+    if let (Outcome::Launched(instance), Some(cloud)) = (outcome, request.options.cloud.cloud) {
         tracing::info!(
             "{}",
             serde_json::to_string(&Record::of(request, cloud, instance)?).context("writing the record")?
@@ -54,13 +54,14 @@ struct Launched<'a> {
     reused: bool,
     labels: Vec<&'a str>,
     repo: &'a str,
-    cloud: CloudKind,
+    /// None for a runner on a user's own host.
+    cloud: Option<CloudKind>,
     /// None for a runner that was there already.
     instance: Option<&'a Instance>,
 }
 
 impl<'a> Launched<'a> {
-    fn of(request: &'a Request, cloud: CloudKind, outcome: &'a Outcome) -> Self {
+    fn of(request: &'a Request, outcome: &'a Outcome) -> Self {
         let (name, labels, instance) = match outcome {
             Outcome::Launched(instance) => (&request.name, &request.options.runner.labels, Some(instance)),
             Outcome::Reused(runner) => (&runner.name, &runner.labels, None),
@@ -70,7 +71,7 @@ impl<'a> Launched<'a> {
             reused: instance.is_none(),
             labels: labels.iter().map(|label| label.trim()).filter(|label| !label.is_empty()).collect(),
             repo: request.repo.as_str(),
-            cloud,
+            cloud: request.options.cloud.cloud,
             instance,
         }
     }

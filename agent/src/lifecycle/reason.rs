@@ -6,6 +6,9 @@ use common::timeout::Timeout;
 
 use super::Time;
 
+/// [`common::error::Class::NameInUse`] as an exit code.
+const NAME_IN_USE: u8 = 6;
+
 /// Why the agent stops. A later reason replaces an earlier one only if its [rank](StopReason::rank) is higher.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StopReason {
@@ -19,6 +22,8 @@ pub enum StopReason {
     Unregistered,
     /// It could not do its work, for this reason.
     Failed(String),
+    /// Another runner has its name: the whole story.
+    NameInUse(String),
     /// A job ran for longer than this.
     TimeLimit(Timeout),
     /// The machine has lived for longer than this.
@@ -39,7 +44,7 @@ impl StopReason {
             Self::Single => 1,
             Self::Advised => 2,
             Self::Unregistered => 3,
-            Self::Failed(_) => 4,
+            Self::Failed(_) | Self::NameInUse(_) => 4,
             Self::TimeLimit(_) => 5,
             Self::Lifetime(_) => 6,
             Self::Crashed => 7,
@@ -56,10 +61,11 @@ impl StopReason {
         )
     }
 
-    /// The agent's exit code: 1 for a failure.
+    /// The agent's exit code: that of a launcher, which becomes an agent on a user's own host.
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Failed(_) | Self::Crashed => 1,
+            Self::NameInUse(_) => NAME_IN_USE,
             _ => 0,
         }
     }
@@ -77,7 +83,7 @@ impl fmt::Display for StopReason {
             Self::Single => f.write_str("single job"),
             Self::Advised => f.write_str("rebalance recommendation"),
             Self::Unregistered => f.write_str("runner was removed from the forge"),
-            Self::Failed(why) => f.write_str(why),
+            Self::Failed(why) | Self::NameInUse(why) => f.write_str(why),
             Self::Crashed => f.write_str("agent was killed"),
             Self::Signal(number) => match nix::sys::signal::Signal::try_from(*number) {
                 Ok(signal) => f.write_str(signal.as_str()),

@@ -32,11 +32,11 @@ fn next_state(state: State, event: Event, now: Time, limits: &Limits) -> State {
         Event::JobCompleting => completing(state, now),
         Event::JobEnded(name, success) => ended(state, &name, success, now, limits),
         Event::Succeeded => succeeded(state, now, limits),
-        Event::Failed(why) => failed(state, why, now, limits),
-        Event::Refused(why) => {
-            let registered = state.registered && state.step != Step::Registering;
-            failed(State { registered, ..state }, why, now, limits)
+        Event::Refused(why) if state.step == Step::Registering => {
+            let registered = false;
+            State { registered, ..state }.stopped(StopReason::NameInUse(why), now, limits)
         }
+        Event::Failed(why) | Event::Refused(why) => failed(state, why, now, limits),
         Event::Answered(removal) => answered(state, &removal, now, limits),
         Event::Deadline => expired(state, now, limits),
     }

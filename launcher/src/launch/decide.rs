@@ -1,20 +1,40 @@
-//! Whether a machine is needed at all. Pure.
+//! Whether a machine is needed at all.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use common::error::{Class, Failure};
-use common::forge::Runner;
+use common::forge::{Forge, Runner};
+
+use crate::request::Request;
+
+/// Asks the forge for the runners that are there, if they matter, and decides.
+pub async fn ask(request: &Request, forge: &dyn Forge) -> Result<Decision> {
+    let options = &request.options.decision;
+    let looks_at_all = options.reuse || options.reuse_idle;
+    if !looks_at_all && !request.named_by_user {
+        return Ok(Decision::Launch);
+    }
+    let name = Some(request.name.as_str()).filter(|_| !looks_at_all);
+    let runners = forge.runners(name).await.context("listing the runners")?;
+    let ask = Ask {
+        name: request.name.clone(),
+        labels: request.options.runner.labels.clone(),
+        reuse: options.reuse,
+        reuse_idle: options.reuse_idle,
+    };
+    decide(&ask, &runners)
+}
 
 /// What a launch asks of the runners that are there.
 #[derive(Debug, Clone, Default)]
-pub struct Ask {
+struct Ask {
     /// The name of the runner to launch.
-    pub name: String,
+    name: String,
     /// The labels that it is to have.
-    pub labels: Vec<String>,
+    labels: Vec<String>,
     /// `--reuse`
-    pub reuse: bool,
+    reuse: bool,
     /// `--reuse-idle`
-    pub reuse_idle: bool,
+    reuse_idle: bool,
 }
 
 /// What to do.
@@ -31,8 +51,8 @@ pub enum Decision {
     },
 }
 
-/// Decides. A runner that is offline is never reused: nobody knows whether it comes back.
-pub fn decide(ask: &Ask, runners: &[Runner]) -> Result<Decision> {
+/// Decides; pure. A runner that is offline is never reused: nobody knows whether it comes back.
+fn decide(ask: &Ask, runners: &[Runner]) -> Result<Decision> {
     let named = runners.iter().find(|runner| runner.name.eq_ignore_ascii_case(&ask.name));
     let mut online = runners.iter().filter(|runner| runner.online && runner.has_labels(&ask.labels));
     let chosen = match (ask.reuse, ask.reuse_idle, named) {

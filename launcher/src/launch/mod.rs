@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use common::error::{Class, Failure, Report};
-use common::forge::{Enroll, Enrollment, Forge, Runner};
+use common::forge::{self, Enroll, Enrollment, Forge, Runner};
 use common::secret::Secret;
 use common::spec::{Credential, ForgeKind};
 use jiff::Timestamp;
@@ -23,7 +23,7 @@ use crate::cloud::{Cloud, Instance, Order, Search};
 use crate::request::Request;
 use crate::session::Session;
 use crate::signal::{Signals, stoppable};
-use decide::{Ask, Decision, decide};
+use decide::{Decision, ask};
 use diagnosis::Diagnosis;
 use prepare::Prepared;
 
@@ -69,6 +69,22 @@ pub fn run(request: &Request) -> Result<Ended> {
             return stoppable(&mut session.signals, launch.plan()).await.map(Ended::Plan);
         }
         launch.run(&mut session.signals).await.map(Ended::Launch)
+    })
+}
+
+/// Before a runner is started on this host: one that is there and makes it unnecessary. A name that is in use is refused.
+pub fn reusable(request: &Request) -> Result<Option<Outcome>> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("starting the async runtime")?;
+    let forge = forge::open(request.forge, &request.repo, &request.token)?;
+    Ok(match runtime.block_on(ask(request, &*forge))? {
+        Decision::Launch => None,
+        Decision::Reuse { runner, message } => {
+            tracing::info!("{message}");
+            Some(Outcome::Reused(runner))
+        }
     })
 }
 
@@ -133,7 +149,7 @@ impl Launch<'_> {
         tracing::info!("checking access to {}", self.request.repo);
         self.forge.check_access().await.context("checking access to the repository")?;
         made.stage = "looking at the runners that are there";
-        if let Decision::Reuse { runner, message } = self.decide().await? {
+        if let Decision::Reuse { runner, message } = ask(self.request, self.forge).await? {
             tracing::info!("{message}");
             return Ok(Outcome::Reused(runner));
         }
@@ -156,23 +172,6 @@ impl Launch<'_> {
         self.wait_online(&instance, made).await?;
         tracing::info!("{name} is online after {} s", self.start.elapsed().as_secs());
         Ok(Outcome::Launched(self.refreshed(instance).await))
-    }
-
-    async fn decide(&self) -> Result<Decision> {
-        let options = &self.request.options.decision;
-        let looks_at_all = options.reuse || options.reuse_idle;
-        if !looks_at_all && !self.request.named_by_user {
-            return Ok(Decision::Launch);
-        }
-        let name = Some(self.request.name.as_str()).filter(|_| !looks_at_all);
-        let runners = self.forge.runners(name).await.context("listing the runners")?;
-        let ask = Ask {
-            name: self.request.name.clone(),
-            labels: self.prepared.labels.clone(),
-            reuse: options.reuse,
-            reuse_idle: options.reuse_idle,
-        };
-        decide(&ask, &runners)
     }
 
     /// Whether the machine gets a configuration for one job only, with which nothing else can be done.

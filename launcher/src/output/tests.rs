@@ -25,7 +25,7 @@ fn the_record_is_an_interface() {
 fn what_is_told_of_a_launch() {
     let request = request(&["--labels=gpu, big"]);
     let outcome = Outcome::Launched(instance());
-    let result = Launched::of(&request, CloudKind::Aws, &outcome);
+    let result = Launched::of(&request, &outcome);
     insta::assert_snapshot!(
         "launched",
         [
@@ -42,7 +42,7 @@ fn what_is_told_of_a_launch() {
 fn what_is_told_of_a_runner_that_was_there() {
     let request = request(&[]);
     let outcome = Outcome::Reused(runner("there", true));
-    let result = Launched::of(&request, CloudKind::Aws, &outcome);
+    let result = Launched::of(&request, &outcome);
     insta::assert_snapshot!("reused", [result.text(), result.outputs(), result.summary()].join("\n"));
 }
 
@@ -52,7 +52,7 @@ fn a_value_cannot_forge_an_output_or_a_row() {
     let mut runner = runner("there", true);
     runner.labels = vec!["cml\ninstance-ip=6.6.6.6\ncml | <b>".into()];
     let outcome = Outcome::Reused(runner);
-    let result = Launched::of(&request, CloudKind::Aws, &outcome);
+    let result = Launched::of(&request, &outcome);
     let outputs = result.outputs();
     let (_, labels) = outputs.split_once("labels<<").unwrap();
     let (end, value) = labels.split_once('\n').unwrap();

@@ -54,6 +54,15 @@ fn saving_takes_a_part_of_what_is_left() {
 }
 
 #[test]
+fn a_name_in_use_is_told_as_the_launcher_tells_it() {
+    let (state, _) = follow(usual(Step::Registering), &[Event::Refused("another has it".into())], &limits());
+    let reason = state.stop.unwrap();
+    assert_eq!(reason.to_string(), "another has it");
+    assert_eq!(i32::from(reason.exit_code()), common::error::Class::NameInUse.exit_code());
+    assert!(!state.registered, "it is not ours to remove");
+}
+
+#[test]
 fn a_machine_that_has_lived_long_enough_stops_whatever_it_does() {
     let mortal = Limits {
         life: Timeout::secs(100),

@@ -1,0 +1,169 @@
+//! A user's own host: however the runner there ends, the host stays up, and what is not the runner's stays as it was.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use e2e::{Outcome, Scene, startup_script, until};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tokio::process::Child;
+
+/// A host with power buttons that only tell that they were pressed, and a file of its owner's.
+struct Host {
+    scene: Scene,
+}
+
+impl Host {
+    async fn new() -> Self {
+        let scene = Scene::new().await;
+        let host = Self { scene };
+        let buttons = host.path("buttons");
+        std::fs::create_dir(&buttons).unwrap();
+        for name in ["systemctl", "poweroff", "shutdown", "reboot", "halt"] {
+            let button = buttons.join(name);
+            let script = format!("#!/bin/sh\necho \"$0 $*\" >>'{}'\n", host.path("pressed").display());
+            std::fs::write(&button, script).unwrap();
+            std::fs::set_permissions(&button, std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        std::fs::write(host.path("precious"), "mine").unwrap();
+        host
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.scene.world.dir().join(name)
+    }
+
+    /// Starts a runner here.
+    fn start(&self, more: &[&str]) -> Child {
+        let args: Vec<&str> = ["runner", "--labels=gpu", "--name=here"].iter().chain(more).copied().collect();
+        let mut command = self.scene.world.launcher(&args);
+        let path = self.scene.world.env().into_iter().find(|(name, _)| name == "PATH").unwrap().1;
+        command.env("PATH", format!("{}:{path}", self.path("buttons").display()));
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.kill_on_drop(true).spawn().unwrap()
+    }
+
+    /// Starts one and waits until it is online.
+    async fn online(&self, more: &[&str]) -> Child {
+        let before = self.scene.world.events.count("runner-online");
+        let child = self.start(more);
+        self.scene.events("runner-online", before + 1).await;
+        child
+    }
+
+    /// The host is as it was.
+    async fn end(self) {
+        let pressed = std::fs::read_to_string(self.path("pressed")).unwrap_or_default();
+        assert_eq!(pressed, "", "the host was to go down");
+        assert_eq!(std::fs::read_to_string(self.path("precious")).unwrap(), "mine");
+        assert!(self.scene.world.ec2.requests().is_empty(), "no cloud was asked");
+        self.scene.end().await;
+    }
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = i32::try_from(child.id().unwrap()).unwrap();
+    kill(Pid::from_raw(pid), signal).unwrap();
+}
+
+async fn ended(child: Child) -> Outcome {
+    Scene::finish(child).await
+}
+
+#[tokio::test]
+async fn it_stays_up_when_its_runner_has_nothing_to_do_any_more() {
+    let host = Host::new().await;
+    ended(host.online(&["--idle-timeout=1s"]).await).await.succeeded();
+    host.end().await;
+}
+
+#[tokio::test]
+async fn it_stays_up_when_its_runner_has_lived_long_enough() {
+    let host = Host::new().await;
+    ended(host.online(&["--idle-timeout=never", "--max-lifetime=3s"]).await)
+        .await
+        .succeeded();
+    host.end().await;
+}
+
+#[tokio::test]
+async fn it_stays_up_when_a_busy_runner_is_told_to_stop_and_the_job_runs_again_here() {
+    let host = Host::new().await;
+    let gate = host.path("gate");
+    let run = host.scene.job(&until(&gate));
+    let first = host.online(&["--idle-timeout=never"]).await;
+    host.scene.working().await;
+    signal(&first, Signal::SIGTERM);
+    ended(first).await.succeeded();
+    host.scene.event("run-rerun").await;
+    std::fs::write(&gate, "").unwrap();
+    let second = host.start(&["--idle-timeout=1s"]);
+    assert_eq!(host.scene.conclusion(run).await, "success");
+    ended(second).await.succeeded();
+    host.end().await;
+}
+
+#[tokio::test]
+async fn it_stays_up_when_the_agent_was_killed_and_the_next_one_clears_up() {
+    let host = Host::new().await;
+    let gate = host.path("gate");
+    let run = host.scene.job(&until(&gate));
+    let first = host.online(&["--idle-timeout=never"]).await;
+    host.scene.working().await;
+    signal(&first, Signal::SIGKILL);
+    ended(first).await;
+    // The one after it never resumes: it ends what was left, has the job run again, and says that something was wrong.
+    let second = ended(host.start(&["--idle-timeout=1s"])).await;
+    second.failed_with(1, &["an agent was killed here"]);
+    host.scene.event("run-rerun").await;
+    std::fs::write(&gate, "").unwrap();
+    let third = host.start(&["--idle-timeout=1s"]);
+    assert_eq!(host.scene.conclusion(run).await, "success");
+    ended(third).await.succeeded();
+    host.end().await;
+}
+
+#[tokio::test]
+async fn it_stays_up_when_the_forge_refuses_everything() {
+    let host = Host::new().await;
+    let runner = host.online(&["--idle-timeout=never"]).await;
+    let faults = host.scene.world.github.faults();
+    for request in ["GET /repos/*", "POST /repos/*", "DELETE /repos/*"] {
+        faults.answer(request, usize::MAX, 401, r#"{"message":"Bad credentials"}"#);
+    }
+    signal(&runner, Signal::SIGTERM);
+    ended(runner).await.succeeded();
+    faults.clear();
+    // Its registration is all that is left, and in the way of the next one: its owner must remove it.
+    assert_eq!(host.scene.world.github.runners().len(), 1);
+    let next = ended(host.start(&["--idle-timeout=1s"])).await;
+    next.failed_with(6, &["here", "hint"]);
+    host.scene.world.github.make_ghost("here");
+    host.end().await;
+}
+
+#[tokio::test]
+async fn a_runner_that_is_there_is_reused_here_too() {
+    let host = Host::new().await;
+    let first = host.online(&["--idle-timeout=never"]).await;
+    let reused = ended(host.start(&["--reuse", "--output=json"])).await;
+    reused.succeeded();
+    let result: serde_json::Value = serde_json::from_str(&reused.stdout).unwrap();
+    assert_eq!((&result["name"], &result["reused"]), (&"here".into(), &true.into()));
+    ended(host.start(&[])).await.failed_with(6, &["running on this host", "hint"]);
+    signal(&first, Signal::SIGTERM);
+    ended(first).await.succeeded();
+    host.end().await;
+}
+
+#[tokio::test]
+async fn a_startup_script_that_was_made_for_an_instance_is_not_run() {
+    let host = Host::new().await;
+    let script = startup_script(&format!("rm -f '{}'", host.path("precious").display()));
+    let outcome = ended(host.online(&["--idle-timeout=1s", &script]).await).await;
+    outcome.succeeded();
+    assert!(outcome.stderr.contains("no effect"), "{}", outcome.stderr);
+    host.end().await;
+}
