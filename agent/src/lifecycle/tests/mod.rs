@@ -3,6 +3,7 @@
 mod check;
 mod ends;
 mod properties;
+mod reruns;
 mod table;
 
 use std::time::Duration;
