@@ -11,6 +11,12 @@ const api = JSON.parse(readFileSync(createRequire(import.meta.url).resolve("@oct
 const ajv = new Ajv({ strict: false, allErrors: true, validateFormats: true });
 addFormats(ajv);
 ajv.addFormat("timezone", true).addFormat("repo.nwo", true).addFormat("ssh-key-fingerprint", true);
+// What may be null may be so out of an enumeration too: GitHub's own examples of a job in progress have `"conclusion": null`.
+(function allowNull(node) {
+  if (node === null || typeof node !== "object") return;
+  if (node.nullable === true && Array.isArray(node.enum) && !node.enum.includes(null)) node.enum.push(null);
+  Object.values(node).forEach(allowNull);
+})(api);
 // Registered as a whole so that its own `$ref`s resolve.
 ajv.addSchema({ $id: "github", components: api.components });
 

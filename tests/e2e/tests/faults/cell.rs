@@ -166,7 +166,8 @@ async fn until_moment(when: When) -> Held {
     };
     let gate = match when {
         When::Registering => Some(hold("POST /_runner/register")),
-        When::Rerunning => Some(hold("POST /repos/*/rerun-failed-jobs")),
+        // Its first question: nothing has been asked for yet.
+        When::Rerunning => Some(hold("GET /repos/*/actions/runs/*")),
         _ => None,
     };
     let run = matches!(when, When::Busy | When::Rerunning).then(|| scene.job(&until(&dir.join("never"))));
@@ -245,8 +246,10 @@ impl Held {
                 self.scene.world.ec2.spot_notice(&self.id, NOTICE);
             }
             Fault::BothKilled => {
-                self.signal("Runner.Listener", Signal::SIGKILL);
+                // An agent that sees its runner's end first takes it for a crash of the runner.
+                let runner = self.scene.world.ec2.pid(&self.id, "Runner.Listener").expect("it runs");
                 self.signal("cml-agent", Signal::SIGKILL);
+                kill(Pid::from_raw(runner), Signal::SIGKILL).unwrap();
             }
             Fault::DiskFull => self.inside("mount -o remount,size=64k /var/lib/cml; cat /dev/zero >/var/lib/cml/all 2>/dev/null; :"),
             Fault::MetadataSilent => self.scene.world.ec2.silence_metadata(&self.id),
