@@ -1,15 +1,35 @@
 //! Every secret of a launch is looked for, wherever a job or a reader of logs could find it.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::time::SystemTime;
+
 use e2e::{Scene, startup_script};
 use sandbox::instance::{Isolation, user_data};
+use sandbox::world::Options;
+use sandbox::{github, standin};
 
-/// A script that fails where what its user may read holds a text. It names the text in two halves, so that it does not find itself; our own
-/// programs, which hold the sandbox's secrets, may lie there too, in the build's `target`.
+/// A world whose token is nowhere but in it: not even in our own programs and their source.
+async fn scene() -> Scene {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let token = format!(
+        "ghp_{}",
+        &standin::sha256(format!("{now:?} {}", std::process::id()).as_bytes())[..36]
+    );
+    Scene::with(Options {
+        github: github::Options {
+            token,
+            ..github::Options::default()
+        },
+        ..Options::default()
+    })
+    .await
+}
+
+/// A script that fails where what its user may read holds a text. It names the text in two halves, so that it does not find itself.
 fn search(text: &str) -> String {
     let (head, tail) = text.split_at(text.len() / 2);
     format!(
-        "found=$(printf '%s%s' '{head}' '{tail}' | grep -rlsF --exclude-dir=target -f - /etc /home /opt /root /run /tmp /usr/local /var /dev/shm /proc/[0-9]*/environ \
+        "found=$(printf '%s%s' '{head}' '{tail}' | grep -rlsF -f - /etc /home /opt /root /run /tmp /usr/local /var /dev/shm /proc/[0-9]*/environ \
          /proc/[0-9]*/cmdline 2>/dev/null || :)
          echo \"searched as $(id -un)\"
          if [ -n \"$found\" ]; then echo \"found in $found\"; exit 1; fi
@@ -30,7 +50,7 @@ async fn a_job_finds_no_secret_on_its_machine_and_no_log_tells_one() {
         );
         return;
     }
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let token = scene.world.github.token().to_owned();
     let aws = secret(&scene, "AWS_SECRET_ACCESS_KEY");
     let run = scene.job(&format!("{}\n{}", search(&token), search(&aws)));
@@ -65,7 +85,7 @@ async fn the_search_finds_what_is_there_to_be_found() {
     if Isolation::best() != Isolation::Overlay {
         return;
     }
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let token = scene.world.github.token().to_owned();
     let run = scene.job(&search(&token));
     let leak = startup_script(&format!("umask 022; echo '{token}' >/etc/leak"));
@@ -77,7 +97,7 @@ async fn the_search_finds_what_is_there_to_be_found() {
 
 #[tokio::test]
 async fn no_argument_of_any_process_is_a_secret() {
-    let scene = Scene::new().await;
+    let scene = scene().await;
     let token = scene.world.github.token().to_owned();
     // Root's own look, while the runner is configured and started: config.sh gets its registration token, the agent the forge's.
     let watch = format!(

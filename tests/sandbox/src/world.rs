@@ -145,7 +145,11 @@ impl World {
             ("PATH", format!("{}:{}:{path}", programs[0], programs[1])),
             ("HOME", self.dir.path().display().to_string()),
             ("AWS_ACCESS_KEY_ID", ec2::ACCESS_KEY.into()),
-            ("AWS_SECRET_ACCESS_KEY", "sandbox/canary/secret/access/key/0000000".into()),
+            // Of the world's own random name: found anywhere else, it was left there by this world.
+            (
+                "AWS_SECRET_ACCESS_KEY",
+                standin::sha256(self.dir.path().as_os_str().as_encoded_bytes()),
+            ),
             ("AWS_ENDPOINT_URL_EC2", self.ec2.url()),
             ("AWS_EC2_METADATA_DISABLED", "true".into()),
             ("REPO_TOKEN", self.github.token().into()),
