@@ -1,5 +1,11 @@
 //! `cml-agent`: installs, supervises and retires one CI runner on the machine it runs on.
 
+// No panic on an instance, nor in what it shares: `unwrap` and `expect` are refused everywhere, these where they would be reachable.
+#![cfg_attr(
+    not(test),
+    warn(clippy::panic, clippy::unreachable, clippy::indexing_slicing, clippy::string_slice)
+)]
+
 mod archive;
 mod console;
 mod host;

@@ -299,7 +299,8 @@ where
                 (Again::After(limit), backoff) => limit.max(backoff),
                 (_, backoff) => backoff,
             };
-            (Instant::now() + wait < deadline).then_some(wait)
+            // The server says how long: it may be longer than any clock goes.
+            (wait < deadline.saturating_duration_since(Instant::now())).then_some(wait)
         })
         .notify(|fault, wait| {
             if matches!(fault.again, Again::After(_)) {
@@ -327,8 +328,8 @@ fn seconds(wait: Duration) -> String {
 fn give_up(fault: Fault, target: &Target<'_>, retry: &Retry, tries: u32) -> anyhow::Error {
     let error = match fault.again {
         Again::After(wait) => {
-            let ends = SystemTime::now() + wait;
-            let ends = Timestamp::try_from(ends).map_or_else(|_| "later".into(), |ends| format!("at {ends:.0}"));
+            let ends = SystemTime::now().checked_add(wait).and_then(|ends| Timestamp::try_from(ends).ok());
+            let ends = ends.map_or_else(|| "later".into(), |ends| format!("at {ends:.0}"));
             let message = format!(
                 "the rate limit of `{}` is used up and resets {ends}, in {}: longer than we may wait",
                 host(target.0),

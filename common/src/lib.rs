@@ -1,5 +1,11 @@
 //! What the launcher and the agent share, and nothing else: a module that only one program uses lives in that program.
 
+// No panic on an instance, nor in what it shares: `unwrap` and `expect` are refused everywhere, these where they would be reachable.
+#![cfg_attr(
+    not(test),
+    warn(clippy::panic, clippy::unreachable, clippy::indexing_slicing, clippy::string_slice)
+)]
+
 pub mod error;
 pub mod forge;
 pub mod http;

@@ -64,7 +64,7 @@ impl fmt::Display for Phase {
 impl Phase {
     /// Reads a console line; whatever stands before the prefix (a kernel time stamp) is ignored.
     pub fn parse(line: &str) -> Option<Self> {
-        let rest = &line[line.find(PREFIX)? + PREFIX.len()..];
+        let (_, rest) = line.split_once(PREFIX)?;
         let (head, detail) = rest.split_once(" detail=").unwrap_or((rest, ""));
         let mut fields = head.split_whitespace();
         let name = fields.next()?.strip_prefix("name=")?.to_owned();

@@ -25,6 +25,15 @@ impl Timeout {
         Self::After(Duration::from_secs(seconds))
     }
 
+    /// One that can be added to any time without meeting the end of it.
+    fn bounded(duration: Duration) -> Result<Self, String> {
+        if duration <= LONGEST {
+            Ok(Self::After(duration))
+        } else {
+            Err(format!("{} s are longer than ten years: write `never`", duration.as_secs()))
+        }
+    }
+
     /// The duration, if there is a limit.
     pub const fn duration(self) -> Option<Duration> {
         match self {
@@ -33,6 +42,9 @@ impl Timeout {
         }
     }
 }
+
+/// No machine lives longer.
+const LONGEST: Duration = Duration::from_hours(24 * 365 * 10);
 
 /// Longest first, so that `min` is not read as `m`.
 const UNITS: &[(&[&str], u64)] = &[
@@ -54,26 +66,26 @@ impl FromStr for Timeout {
             return Ok(Self::Never);
         }
         if let Ok(seconds) = lower.parse::<i64>() {
-            return Ok(u64::try_from(seconds).ok().filter(|s| *s > 0).map_or(Self::Never, Self::secs));
+            let limit = u64::try_from(seconds).ok().filter(|seconds| *seconds > 0);
+            return limit.map_or(Ok(Self::Never), |seconds| Self::bounded(Duration::from_secs(seconds)));
         }
         let mut rest = lower.as_str();
         let mut total: u64 = 0;
         while !rest.is_empty() {
             let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(refuse)?;
-            let number: u64 = rest[..digits].parse().map_err(|_| refuse())?;
-            rest = rest[digits..].trim_start();
-            let letters = rest.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(rest.len());
-            let (_, scale) = UNITS
-                .iter()
-                .find(|(names, _)| names.contains(&&rest[..letters]))
-                .ok_or_else(refuse)?;
+            let (number, unit) = rest.split_at_checked(digits).ok_or_else(refuse)?;
+            let number: u64 = number.parse().map_err(|_| refuse())?;
+            let unit = unit.trim_start();
+            let letters = unit.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(unit.len());
+            let (unit, after) = unit.split_at_checked(letters).ok_or_else(refuse)?;
+            let (_, scale) = UNITS.iter().find(|(names, _)| names.contains(&unit)).ok_or_else(refuse)?;
             total = number.checked_mul(*scale).and_then(|ms| total.checked_add(ms)).ok_or_else(refuse)?;
-            rest = rest[letters..].trim_start_matches([' ', ',']);
+            rest = after.trim_start_matches([' ', ',']);
         }
         match total {
             0 if text.trim().is_empty() => Err(refuse()),
             0 => Ok(Self::Never),
-            ms => Ok(Self::After(Duration::from_millis(ms))),
+            ms => Self::bounded(Duration::from_millis(ms)),
         }
     }
 }
@@ -125,6 +137,11 @@ mod tests {
         assert_eq!("250ms".parse(), Ok(Timeout::After(Duration::from_millis(250))));
         for text in ["never", "-1", "0", "-5", "0s"] {
             assert_eq!(text.parse(), Ok(Timeout::Never), "{text}");
+        }
+        assert_eq!("3650 days".parse(), Ok(Timeout::secs(3650 * 86_400)));
+        // What is added to a time must not meet its end.
+        for text in ["3651 days", "9223372036854775807", "99999999999h"] {
+            assert!(text.parse::<Timeout>().unwrap_err().contains("never"), "{text}");
         }
         for text in ["", " ", "soon", "10 bananas", "5x", "1h30", "1.5h", "99999999999999999999w", "m"] {
             assert!(text.parse::<Timeout>().is_err(), "{text}");

@@ -142,6 +142,13 @@ async fn a_rate_limit_that_ends_too_late_is_told_and_not_waited_for() {
 }
 
 #[tokio::test]
+async fn a_rate_limit_that_no_clock_can_reach_is_an_error_and_no_panic() {
+    let server = scripted([empty(429).with("retry-after", i64::MAX), fine()]).await;
+    let error = ask(&server, &QUICK).await.unwrap_err();
+    assert!(Report(&error).to_string().contains("is used up"), "{error:#}");
+}
+
+#[tokio::test]
 async fn an_answer_larger_than_8_mib_is_refused_without_asking_again() {
     let huge = |bytes: usize| Reply::Answer(200, Vec::new(), vec![b' '; bytes]);
     let server = scripted([huge(8 << 20)]).await;

@@ -306,13 +306,12 @@ impl<'a> Family<'a> {
 fn split_zone(name: &str) -> Option<Place> {
     let is_plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-');
     let number = name.find(|c: char| c.is_ascii_digit()).filter(|at| *at > 0 && is_plain)?;
-    let end = name[number..]
-        .find(|c: char| !c.is_ascii_digit())
-        .map_or(name.len(), |length| number + length);
-    let (region, zone) = name.split_at(end);
-    let words = region[..number].split('-').filter(|word| !word.is_empty()).count();
+    let (words, rest) = name.split_at_checked(number)?;
+    let zone = rest.trim_start_matches(|c: char| c.is_ascii_digit());
+    let region = name.strip_suffix(zone)?;
+    let count = words.split('-').filter(|word| !word.is_empty()).count();
     let is_zone = zone.is_empty() || zone.starts_with('-') || (zone.len() == 1 && zone.starts_with(|c: char| c.is_ascii_lowercase()));
-    (words >= 2 && region[..number].ends_with('-') && is_zone).then(|| Place {
+    (count >= 2 && words.ends_with('-') && is_zone).then(|| Place {
         region: region.to_owned(),
         zone: (!zone.is_empty()).then(|| name.to_owned()),
     })

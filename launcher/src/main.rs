@@ -1,5 +1,11 @@
 //! `cml`: launches one self-hosted CI runner on a cloud, or runs it on this host. Parses, calls, prints, exits.
 
+// No panic on an instance, nor in what it shares: `unwrap` and `expect` are refused everywhere, these where they would be reachable.
+#![cfg_attr(
+    not(test),
+    warn(clippy::panic, clippy::unreachable, clippy::indexing_slicing, clippy::string_slice)
+)]
+
 mod bootstrap;
 mod catalog;
 mod cli;

@@ -69,7 +69,9 @@ impl<'a> Download<'a> {
                 Ok(Ok(true)) => return Ok(End::Whole(self.digest.clone().finish())),
                 Ok(Ok(false)) => return Ok(End::Refused),
                 Err(_) => return Err(self.broken(anyhow::anyhow!("it took too long"))),
-                Ok(Err(error)) if tries == TRIES || Instant::now() + wait >= self.deadline => return Err(self.broken(error)),
+                Ok(Err(error)) if tries == TRIES || wait >= self.deadline.saturating_duration_since(Instant::now()) => {
+                    return Err(self.broken(error));
+                }
                 Ok(Err(error)) => tracing::warn!("the download broke off after {} bytes, resuming: {error:#}", self.taken),
             }
             tokio::time::sleep(wait).await;

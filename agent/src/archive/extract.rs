@@ -61,7 +61,7 @@ impl BufRead for Queue {
             };
             (self.piece, self.at) = (piece, 0);
         }
-        Ok(&self.piece[self.at..])
+        Ok(self.piece.get(self.at..).unwrap_or_default())
     }
 
     fn consume(&mut self, amount: usize) {
@@ -157,7 +157,7 @@ impl Tree<'_> {
             match entry.read(&mut self.buffer)? {
                 0 => break,
                 read => {
-                    file.write_all(&self.buffer[..read])?;
+                    file.write_all(self.buffer.get(..read).unwrap_or_default())?;
                     copied += read as u64;
                 }
             }

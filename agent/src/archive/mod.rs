@@ -90,7 +90,7 @@ fn checksum(hex: &str) -> Result<Vec<u8>> {
         .ok_or_else(wrong)?;
     Ok(digits
         .chunks(2)
-        .filter_map(|pair| u8::try_from(pair[0] * 16 + pair[1]).ok())
+        .filter_map(|pair| u8::try_from(pair.iter().fold(0, |byte, digit| byte * 16 + digit)).ok())
         .collect())
 }
 

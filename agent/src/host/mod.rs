@@ -56,17 +56,17 @@ pub fn open(cloud: Option<CloudKind>) -> Result<Arc<dyn Host>> {
 }
 
 /// The ways to power off, best first; found on the PATH, so that a container or a test has its own.
-const POWER_OFF: [&[&str]; 3] = [&["systemctl", "poweroff"], &["poweroff"], &["shutdown", "-h", "now"]];
+const POWER_OFF: [(&str, &[&str]); 3] = [("systemctl", &["poweroff"]), ("poweroff", &[]), ("shutdown", &["-h", "now"])];
 
 /// How long one of them may take: a service manager that hangs is no reason to stay.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Powers the machine off by the first way that works. Not `halt`, which stops the processor and keeps the bill running.
 async fn power_off() -> Result<()> {
-    for command in POWER_OFF {
-        let words = command.join(" ");
-        let mut program = tokio::process::Command::new(command[0]);
-        let ran = program.args(&command[1..]).stdin(Stdio::null()).status();
+    for (program, args) in POWER_OFF {
+        let words = [&[program], args].concat().join(" ");
+        let mut command = tokio::process::Command::new(program);
+        let ran = command.args(args).stdin(Stdio::null()).status();
         match tokio::time::timeout(PATIENCE, ran).await {
             Ok(Ok(status)) if status.success() => {
                 tracing::info!("powering off: {words}");

@@ -44,7 +44,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             Ok(0) => self.stream = None,
             Ok(length) => {
                 let chunk = std::mem::take(&mut self.chunk);
-                let lines = self.take(&chunk[..length]);
+                let lines = self.take(chunk.get(..length).unwrap_or_default());
                 self.chunk = chunk;
                 return lines;
             }
@@ -58,19 +58,20 @@ impl<R: AsyncRead + Unpin> Lines<R> {
 
     fn take(&mut self, mut bytes: &[u8]) -> Vec<String> {
         let mut lines = Vec::new();
-        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
-            self.extend(&bytes[..end]);
+        let end = |bytes: &[u8]| bytes.iter().position(|byte| *byte == b'\n');
+        while let Some((line, rest)) = end(bytes).and_then(|end| Some((bytes.get(..end)?, bytes.get(end + 1..)?))) {
+            self.extend(line);
             lines.push(self.finish());
-            bytes = &bytes[end + 1..];
+            bytes = rest;
         }
         self.extend(bytes);
         lines
     }
 
     fn extend(&mut self, bytes: &[u8]) {
-        let room = MAX_LINE - self.line.len();
+        let room = MAX_LINE.saturating_sub(self.line.len());
         self.cut |= bytes.len() > room;
-        self.line.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.line.extend(bytes.iter().take(room));
     }
 
     fn finish(&mut self) -> String {

@@ -25,7 +25,7 @@ impl Process {
 
     /// The second field is the program's name in parentheses, which may itself hold parentheses and spaces.
     fn parse(pid: i32, stat: &str) -> Option<Self> {
-        let rest = &stat[stat.rfind(')')? + 1..];
+        let (_, rest) = stat.rsplit_once(')')?;
         let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
         Some(Self {
             pid,

@@ -129,8 +129,7 @@ impl Error {
     /// The permission that is missing, where EC2 says so: `iam:PassRole`. It need not be the one for the call itself.
     pub fn denied_action(&self) -> Option<&str> {
         let (_, rest) = self.message.split_once("not authorized to perform: ")?;
-        let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != ':' && c != '-');
-        let action = &rest[..end.unwrap_or(rest.len())];
+        let action = rest.split(|c: char| !c.is_ascii_alphanumeric() && c != ':' && c != '-').next()?;
         action.contains(':').then_some(action)
     }
 

@@ -1,5 +1,11 @@
 //! The EC2 calls that the launcher makes, in types of our own: the only crate that compiles aws-sdk-ec2.
 
+// No panic on an instance, nor in what it shares: `unwrap` and `expect` are refused everywhere, these where they would be reachable.
+#![cfg_attr(
+    not(test),
+    warn(clippy::panic, clippy::unreachable, clippy::indexing_slicing, clippy::string_slice)
+)]
+
 mod convert;
 mod error;
 mod launch;

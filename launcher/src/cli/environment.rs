@@ -41,10 +41,11 @@ pub fn unknown(names: &Names, vars: &BTreeMap<String, String>, suggest: impl Fn(
         .iter()
         .flat_map(|opt| opt.variables().into_iter().map(|(name, _)| name))
         .collect();
-    let strangers = vars.keys().filter(|name| name.starts_with(PREFIX) && !known.contains(*name));
+    let strangers = vars.keys().filter(|name| !known.contains(*name));
     strangers
-        .map(|name| {
-            let flag = format!("--{}", name[PREFIX.len()..].to_ascii_lowercase().replace('_', "-"));
+        .filter_map(|name| Some((name, name.strip_prefix(PREFIX)?)))
+        .map(|(name, own)| {
+            let flag = format!("--{}", own.to_ascii_lowercase().replace('_', "-"));
             let meant = suggest(&flag).map(|flag| super::names::upper_snake(flag.trim_start_matches('-')));
             let meant = meant.map_or_else(String::new, |option| format!(": did you mean {PREFIX}{option}?"));
             Warning(format!("the environment variable {name} is no option{meant}"))

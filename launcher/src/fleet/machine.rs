@@ -96,7 +96,7 @@ impl Machine {
             Some(runner) if runner.online || runner.busy => Verdict::Keep,
             Some(_) if self.instance.is_gone() => Verdict::Forget,
             _ if self.instance.is_gone() => Verdict::Keep,
-            runner if self.deadline().is_some_and(|deadline| now > deadline + PATIENCE) => Verdict::Destroy(match runner {
+            runner if self.deadline().is_some_and(|deadline| now.duration_since(deadline) > PATIENCE) => Verdict::Destroy(match runner {
                 Some(_) => "it is past its deadline, and its runner is offline",
                 None => "it is past its deadline, and has no runner",
             }),

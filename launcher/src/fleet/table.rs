@@ -21,7 +21,8 @@ pub fn text(machines: &[Machine], now: Timestamp) -> String {
         .into_iter()
         .chain(machines.iter().map(|machine| row(machine, now)))
         .collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let length = |row: &[String; HEAD.len()], column: usize| row.get(column).map_or(0, |cell| cell.chars().count());
+    let width = |column: usize| rows.iter().map(|row| length(row, column)).max().unwrap_or_default();
     let widths: [usize; HEAD.len()] = std::array::from_fn(width);
     let mut text = String::new();
     for row in &rows {

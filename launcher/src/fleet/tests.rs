@@ -76,6 +76,22 @@ fn what_is_still_good_for_anything() {
 }
 
 #[test]
+fn a_deadline_that_somebody_wrote_is_no_panic() {
+    for (tag, verdict) in [
+        ("9999-12-30T22:00:00Z", Verdict::Keep),
+        ("soon", Verdict::Keep),
+        (
+            "-009999-01-02T01:59:59Z",
+            Verdict::Destroy("it is past its deadline, and has no runner"),
+        ),
+    ] {
+        let mut machine = machine("running", None);
+        machine.instance.tags.insert("cml-deadline".into(), tag.into());
+        assert_eq!(machine.verdict(at("2026-03-04T05:27:00Z")), verdict, "{tag}");
+    }
+}
+
+#[test]
 fn a_machine_is_known_by_its_tags() {
     let machine = machine("running", None);
     assert!(machine.is_called("Trainer") && machine.is_called("i-1") && !machine.is_called("i-2"));

@@ -74,14 +74,14 @@ impl<'a> Der<'a> {
     /// Takes the next value, which must have this tag.
     fn value(&mut self, tag: u8) -> Result<Der<'a>> {
         let cut = "it is cut off";
-        let (head, rest) = self.0.split_at_checked(2).context(cut)?;
-        anyhow::ensure!(head[0] == tag, "not an RSA key");
+        let (&[own, short], rest) = self.0.split_first_chunk().context(cut)?;
+        anyhow::ensure!(own == tag, "not an RSA key");
         // A length of 128 or more follows in as many bytes as the low bits say.
-        let count = if head[1] < 0x80 { 0 } else { usize::from(head[1] & 0x7f) };
+        let count = if short < 0x80 { 0 } else { usize::from(short & 0x7f) };
         anyhow::ensure!(count <= size_of::<u32>(), "not an RSA key");
         let (bytes, rest) = rest.split_at_checked(count).context(cut)?;
         let long = bytes.iter().fold(0, |length, byte| length << 8 | usize::from(*byte));
-        let length = if count == 0 { usize::from(head[1]) } else { long };
+        let length = if count == 0 { usize::from(short) } else { long };
         let (value, rest) = rest.split_at_checked(length).context(cut)?;
         self.0 = rest;
         Ok(Der(value))

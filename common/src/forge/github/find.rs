@@ -72,7 +72,9 @@ pub async fn find(github: &GitHub, actions: &str, wanted: &Wanted<'_>, retry: &R
     if answer.status != StatusCode::OK {
         return Err(refusal::of(&answer, &github.scope, Permission::Runs));
     }
-    let began = answer.sent_at() - (SignedDuration::try_from(wanted.age)? + SLACK);
+    let began = answer
+        .sent_at()
+        .saturating_sub(SignedDuration::try_from(wanted.age)?.saturating_add(SLACK))?;
     let mut runs = answer.json::<Runs>()?.workflow_runs;
     runs.retain(|run| run.status != "completed" || run.updated_at >= began);
     runs.sort_by_key(|run| Reverse(run.updated_at));

@@ -139,7 +139,10 @@ impl Cloud for Aws {
 
     async fn create(&self, order: &Order) -> Result<Instance> {
         let attempts = self.attempts(order).await?;
-        let is_choice = attempts.windows(2).any(|pair| pair[0].kind != pair[1].kind);
+        let is_choice = attempts
+            .iter()
+            .zip(attempts.iter().skip(1))
+            .any(|(one, next)| one.kind != next.kind);
         let mut last = None;
         let mut unknown = None;
         for launch in &attempts {
