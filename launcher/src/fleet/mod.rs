@@ -75,13 +75,15 @@ impl Fleet<'_> {
             .map(Machine::new)
             .filter(|machine| machine.is_of(&self.request.repo));
         let mut machines: Vec<Machine> = ours.collect();
+        machines.sort_by(|a, b| a.instance.launched_at.cmp(&b.instance.launched_at));
         if !machines.is_empty() {
-            let runners = self.forge.runners(None).await.context("listing the runners")?;
-            for machine in &mut machines {
-                machine.runner = runners.iter().find(|runner| runner.name == machine.name).cloned();
+            let mut runners = self.forge.runners(None).await.context("listing the runners")?;
+            // A name may have been used before: its runner is that of the last machine.
+            for machine in machines.iter_mut().rev() {
+                let own = runners.iter().position(|runner| runner.name == machine.name);
+                machine.runner = own.map(|own| runners.swap_remove(own));
             }
         }
-        machines.sort_by(|a, b| a.instance.launched_at.cmp(&b.instance.launched_at));
         Ok(machines)
     }
 

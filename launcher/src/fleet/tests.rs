@@ -161,3 +161,32 @@ async fn a_dry_run_only_says_so() {
     );
     assert!(servers.state().instances.contains("i-1"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_runner_of_a_name_is_that_of_the_last_machine_of_that_name() {
+    let servers = Servers::default();
+    {
+        let mut state = servers.state();
+        state.runners.push(runner("trainer", false));
+        state.others = vec![
+            Instance {
+                id: "i-new".into(),
+                launched_at: "2026-03-04T06:00:00Z".into(),
+                ..tagged("running")
+            },
+            Instance {
+                id: "i-old".into(),
+                ..tagged("terminated")
+            },
+        ];
+    }
+    let request = request(&[]);
+    let fleet = Fleet {
+        request: &request,
+        forge: &servers,
+        cloud: &servers,
+    };
+    let machines = fleet.machines().await.unwrap();
+    let seen: Vec<_> = machines.iter().map(|one| (one.instance.id.as_str(), one.runner_state())).collect();
+    assert_eq!(seen, [("i-old", "none"), ("i-new", "offline")]);
+}

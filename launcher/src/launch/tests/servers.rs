@@ -47,6 +47,8 @@ pub struct State {
     pub hidden: usize,
     pub death: Option<String>,
     pub tags: BTreeMap<String, String>,
+    /// Of other launches.
+    pub others: Vec<Instance>,
     pub console: String,
 }
 
@@ -182,7 +184,7 @@ impl Cloud for Servers {
                 tags: state.tags.clone(),
                 ..instance()
             };
-            state.instances.iter().map(one).collect()
+            state.instances.iter().map(one).chain(state.others.iter().cloned()).collect()
         })
         .await
     }
