@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use common::forge::{self, Forge};
+use tokio::runtime::{Builder, Runtime};
 
 use crate::cloud::{self, Cloud};
 use crate::request::Request;
@@ -17,15 +18,17 @@ pub struct Session {
     pub signals: Signals,
 }
 
+/// The async runtime of a command.
+pub fn runtime() -> Result<Runtime> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    runtime.context("starting the async runtime")
+}
+
 impl Session {
     /// Opens both and does the work, to its end.
     pub fn run<T>(request: &Request, work: impl AsyncFnOnce(Self) -> Result<T>) -> Result<T> {
         let kind = request.options.cloud.cloud.context("no cloud was asked for")?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("starting the async runtime")?;
-        runtime.block_on(async {
+        runtime()?.block_on(async {
             let mut signals = Signals::listen()?;
             let forge = forge::open(request.forge, &request.repo, &request.token)?;
             let cloud = stoppable(&mut signals, cloud::open(kind, &request.options.cloud)).await?;

@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::cloud::{Cloud, Instance, Order, Search};
 use crate::request::Request;
-use crate::session::Session;
+use crate::session::{Session, runtime};
 use crate::signal::{Signals, stoppable};
 use decide::{Decision, ask};
 use diagnosis::Diagnosis;
@@ -72,14 +72,10 @@ pub fn run(request: &Request) -> Result<Ended> {
     })
 }
 
-/// Before a runner is started on this host: one that is there and makes it unnecessary. A name that is in use is refused.
+/// With `--reuse` or `--reuse-idle`, before a runner is started on this host: one that is there and makes it unnecessary.
 pub fn reusable(request: &Request) -> Result<Option<Outcome>> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("starting the async runtime")?;
     let forge = forge::open(request.forge, &request.repo, &request.token)?;
-    Ok(match runtime.block_on(ask(request, &*forge))? {
+    Ok(match runtime()?.block_on(ask(request, &*forge))? {
         Decision::Launch => None,
         Decision::Reuse { runner, message } => {
             tracing::info!("{message}");

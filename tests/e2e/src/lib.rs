@@ -8,11 +8,13 @@
 
 pub mod bench;
 
+use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use sandbox::events::Event;
 use sandbox::github::{JobSpec, RunId, Workflow};
+use sandbox::instance::Isolation;
 use sandbox::world::{Options, World};
 use tokio::process::Child;
 
@@ -161,6 +163,22 @@ impl Scene {
             .await;
     }
 
+    /// EC2 takes the first machine back, and leaves it this long.
+    pub fn take_back(&self, left: Duration) {
+        let first = self.world.ec2.instances().remove(0);
+        self.world.ec2.spot_notice(&first.id, left);
+    }
+
+    /// The interrupted job of a run, which `gate` holds, is run again; a new machine does it, and nothing is left.
+    pub async fn runs_again(self, run: RunId, gate: &Path) {
+        self.event("run-rerun").await;
+        self.all_gone().await;
+        std::fs::write(gate, "").expect("the gate opens");
+        self.launch(&[]).await.succeeded();
+        assert_eq!(self.conclusion(run).await, "success");
+        self.end().await;
+    }
+
     /// Waits for a run's end and returns its conclusion.
     pub async fn conclusion(&self, run: RunId) -> String {
         match self.world.github.wait_run(run, PATIENCE).await {
@@ -215,6 +233,15 @@ pub fn until(gate: &std::path::Path) -> String {
         "trap 'exit 1' INT; echo {WORKING}; while [ ! -e '{}' ]; do sleep 0.05; done",
         gate.display()
     )
+}
+
+/// Whether instances can be looked into, and their jobs are another user; else the test is skipped.
+pub fn is_isolated(test: &str) -> bool {
+    let isolated = Isolation::best() == Isolation::Overlay;
+    if !isolated {
+        skip(test, "needs root and overlays");
+    }
+    isolated
 }
 
 /// Says that a test cannot run here, and why.

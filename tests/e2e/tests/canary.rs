@@ -3,8 +3,9 @@
 
 use std::time::SystemTime;
 
-use e2e::{Scene, startup_script};
-use sandbox::instance::{Isolation, user_data};
+use e2e::{Scene, startup_script, until};
+use sandbox::faults::{Effect, Fault, Gate};
+use sandbox::instance::user_data;
 use sandbox::world::Options;
 use sandbox::{github, standin};
 
@@ -43,11 +44,7 @@ fn secret(scene: &Scene, name: &str) -> String {
 
 #[tokio::test]
 async fn a_job_finds_no_secret_on_its_machine_and_no_log_tells_one() {
-    if Isolation::best() != Isolation::Overlay {
-        e2e::skip(
-            "a_job_finds_no_secret_on_its_machine_and_no_log_tells_one",
-            "jobs are no other user without root",
-        );
+    if !e2e::is_isolated("a_job_finds_no_secret_on_its_machine_and_no_log_tells_one") {
         return;
     }
     let scene = scene().await;
@@ -82,7 +79,7 @@ async fn a_job_finds_no_secret_on_its_machine_and_no_log_tells_one() {
 
 #[tokio::test]
 async fn the_search_finds_what_is_there_to_be_found() {
-    if Isolation::best() != Isolation::Overlay {
+    if !e2e::is_isolated("the_search_finds_what_is_there_to_be_found") {
         return;
     }
     let scene = scene().await;
@@ -99,18 +96,41 @@ async fn the_search_finds_what_is_there_to_be_found() {
 async fn no_argument_of_any_process_is_a_secret() {
     let scene = scene().await;
     let token = scene.world.github.token().to_owned();
-    // Root's own look, while the runner is configured and started: config.sh gets its registration token, the agent the forge's.
-    let watch = format!(
-        "setsid sh -c 'i=0; while [ $i -lt 200 ]; do cat /proc/[0-9]*/cmdline 2>/dev/null; i=$((i + 1)); sleep 0.01; done >{}' >/dev/null 2>&1 &",
-        scene.world.dir().join("arguments").display()
-    );
-    let run = scene.job("sleep 1");
-    scene.launch(&[&startup_script(&watch)]).await.succeeded();
+    let registers = Gate::default();
+    scene.world.github.faults().add(Fault {
+        request: "POST /_runner/register".into(),
+        skip: 0,
+        times: 1,
+        effect: Effect::Hold(registers.clone()),
+    });
+    let gate = scene.world.dir().join("gate");
+    let run = scene.job(&until(&gate));
+    let launcher = scene.start(&[]);
+    // config.sh holds its registration token, the agent and the launcher the forge's.
+    registers.reached().await;
+    let configured = arguments();
+    registers.open();
+    Scene::finish(launcher).await.succeeded();
+    scene.working().await;
+    let working = arguments();
+    std::fs::write(&gate, "").unwrap();
     assert_eq!(scene.conclusion(run).await, "success");
-    let seen = std::fs::read(scene.world.dir().join("arguments")).unwrap();
-    let seen = String::from_utf8_lossy(&seen);
-    assert!(seen.contains("Runner.Listener"), "it was looked at the right time");
-    assert!(!seen.contains(&token), "the token is an argument");
-    assert!(!seen.contains("AREG"), "a registration token is an argument");
+    assert!(
+        configured.contains("Runner.Listener configure") && working.contains("Runner.Worker"),
+        "{configured}"
+    );
+    for seen in [configured, working] {
+        assert!(!seen.contains(&token), "the token is an argument");
+        assert!(!seen.contains("AREG"), "a registration token is an argument");
+    }
     scene.end().await;
+}
+
+/// Of every process here, those of instances too.
+fn arguments() -> String {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let arguments = processes.filter_map(|process| std::fs::read(process.path().join("cmdline")).ok());
+    arguments
+        .map(|words| String::from_utf8_lossy(&words).replace('\0', " ") + "\n")
+        .collect()
 }

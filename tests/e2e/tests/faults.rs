@@ -10,7 +10,6 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use faults::cell::{Fault, Left, When, live};
-use sandbox::instance::Isolation;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -31,11 +30,7 @@ watchdog ends it after five minutes.
 
 #[tokio::test]
 async fn the_machine_always_goes() {
-    if Isolation::best() != Isolation::Overlay {
-        e2e::skip(
-            "the_machine_always_goes",
-            "instances cannot be looked into without root and overlays",
-        );
+    if !e2e::is_isolated("the_machine_always_goes") {
         return;
     }
     let places = Arc::new(Semaphore::new(AT_ONCE));

@@ -14,9 +14,8 @@ const NOTICE: Duration = Duration::from_secs(20);
 async fn an_idle_spot_machine_leaves_before_it_is_taken() {
     let scene = Scene::new().await;
     scene.launch(&["--cloud-spot", "--idle-timeout=never"]).await.succeeded();
-    let instance = scene.world.ec2.instances().remove(0);
-    assert!(instance.spot);
-    scene.world.ec2.spot_notice(&instance.id, NOTICE);
+    assert!(scene.world.ec2.instances()[0].spot);
+    scene.take_back(NOTICE);
     scene.event("runner-removed").await;
     scene.end().await;
 }
@@ -28,15 +27,8 @@ async fn a_job_on_a_lost_spot_machine_runs_again() {
     let run = scene.job(&until(&gate));
     scene.launch(&["--cloud-spot"]).await.succeeded();
     scene.working().await;
-    let first = scene.world.ec2.instances().remove(0);
-    scene.world.ec2.spot_notice(&first.id, NOTICE);
-    scene.event("run-rerun").await;
-    scene.all_gone().await;
-    std::fs::write(&gate, "").unwrap();
-    scene.launch(&[]).await.succeeded();
-    assert_eq!(scene.conclusion(run).await, "success");
-    assert_eq!(scene.world.github.run(run).unwrap().attempt, 2);
-    scene.end().await;
+    scene.take_back(NOTICE);
+    scene.runs_again(run, &gate).await;
 }
 
 #[tokio::test]
@@ -51,8 +43,7 @@ async fn the_launch_job_of_the_same_run_makes_the_new_machine() {
     train.needs = vec!["launch".into()];
     let run = scene.run(&[launch, train]);
     scene.working().await;
-    let first = scene.world.ec2.instances().remove(0);
-    scene.world.ec2.spot_notice(&first.id, NOTICE);
+    scene.take_back(NOTICE);
     scene.events("instance-launched", 2).await;
     std::fs::write(&gate, "").unwrap();
     assert_eq!(scene.conclusion(run).await, "success");
@@ -66,8 +57,7 @@ async fn no_retry_means_that_nothing_is_run_again() {
     let run = scene.job(&until(&gate));
     scene.launch(&["--cloud-spot", "--no-retry"]).await.succeeded();
     scene.working().await;
-    let first = scene.world.ec2.instances().remove(0);
-    scene.world.ec2.spot_notice(&first.id, NOTICE);
+    scene.take_back(NOTICE);
     assert_eq!(scene.conclusion(run).await, "failure");
     scene.all_gone().await;
     assert_eq!(scene.world.github.run(run).unwrap().attempt, 1);
@@ -115,8 +105,7 @@ async fn a_job_may_save_its_work_before_it_is_interrupted() {
     let save = on_interrupt("echo \"saved as $(id -un) in $CML_SECONDS_LEFT s because of $CML_INTERRUPT_REASON\"; env");
     scene.launch(&["--cloud-spot", &save]).await.succeeded();
     scene.working().await;
-    let first = scene.world.ec2.instances().remove(0);
-    scene.world.ec2.spot_notice(&first.id, NOTICE);
+    scene.take_back(NOTICE);
     let saved = scene
         .event_where("the script's output", |event| event.detail.contains("on interrupt: saved"))
         .await;
@@ -131,13 +120,8 @@ async fn a_job_may_save_its_work_before_it_is_interrupted() {
     );
     let ended = scene.event("job-completed").await;
     assert!(saved.at < ended.at, "the job still ran:\n{}", scene.timeline());
-    scene.event("run-rerun").await;
-    scene.all_gone().await;
     assert!(!scene.timeline().contains(scene.world.github.token()), "the script has no token");
-    std::fs::write(&gate, "").unwrap();
-    scene.launch(&[]).await.succeeded();
-    assert_eq!(scene.conclusion(run).await, "success");
-    scene.end().await;
+    scene.runs_again(run, &gate).await;
 }
 
 #[tokio::test]
@@ -148,14 +132,8 @@ async fn a_script_that_saves_for_ever_does_not_keep_the_job_from_running_again()
     let save = on_interrupt("trap '' TERM INT; setsid sleep 1000 & sleep 1000");
     scene.launch(&["--cloud-spot", &save]).await.succeeded();
     scene.working().await;
-    let first = scene.world.ec2.instances().remove(0);
-    scene.world.ec2.spot_notice(&first.id, NOTICE / 2);
-    scene.event("run-rerun").await;
-    scene.all_gone().await;
-    std::fs::write(&gate, "").unwrap();
-    scene.launch(&[]).await.succeeded();
-    assert_eq!(scene.conclusion(run).await, "success");
-    scene.end().await;
+    scene.take_back(NOTICE / 2);
+    scene.runs_again(run, &gate).await;
 }
 
 #[tokio::test]
@@ -181,8 +159,7 @@ async fn with_a_healthy_sibling(policy: &str) -> (Scene, RunId) {
     let run = scene.run(&[job("train", &until(&gate)), hosted("healthy", &healthy)]);
     scene.launch(&["--cloud-spot", policy]).await.succeeded();
     scene.working().await;
-    let first = scene.world.ec2.instances().remove(0);
-    scene.world.ec2.spot_notice(&first.id, NOTICE / 2);
+    scene.take_back(NOTICE / 2);
     (scene, run)
 }
 
@@ -194,12 +171,8 @@ fn conclusion_of(scene: &Scene, run: RunId, key: &str) -> Option<String> {
 #[tokio::test]
 async fn the_rest_of_a_run_that_does_not_end_is_cancelled_so_that_the_interrupted_job_can_run_again() {
     let (scene, run) = with_a_healthy_sibling("--retry-policy=restart").await;
-    scene.event("run-rerun").await;
-    scene.all_gone().await;
-    std::fs::write(scene.world.dir().join("gate"), "").unwrap();
-    scene.launch(&[]).await.succeeded();
-    assert_eq!(scene.conclusion(run).await, "success");
-    scene.end().await;
+    let gate = scene.world.dir().join("gate");
+    scene.runs_again(run, &gate).await;
 }
 
 #[tokio::test]

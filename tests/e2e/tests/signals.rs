@@ -5,7 +5,6 @@ use e2e::{PATIENCE, Scene, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sandbox::faults::{Effect, Fault, Faults, Gate};
-use sandbox::github::RunId;
 use tokio::process::Child;
 
 fn signal(child: &Child, signal: Signal) {
@@ -174,17 +173,7 @@ async fn a_busy_agent_that_is_told_to_stop_has_its_job_run_again() {
     let run = scene.job(&until(&gate));
     scene.working().await;
     kill(agent, Signal::SIGTERM).unwrap();
-    runs_again(scene, run, &gate).await;
-}
-
-/// The interrupted job is run again, and a new machine does it.
-async fn runs_again(scene: Scene, run: RunId, gate: &std::path::Path) {
-    scene.event("run-rerun").await;
-    scene.all_gone().await;
-    std::fs::write(gate, "").unwrap();
-    scene.launch(&[]).await.succeeded();
-    assert_eq!(scene.conclusion(run).await, "success");
-    scene.end().await;
+    scene.runs_again(run, &gate).await;
 }
 
 #[tokio::test]
@@ -207,7 +196,7 @@ async fn a_job_that_was_stopped_before_it_could_tell_its_ids_is_run_again() {
     kill(agent, Signal::SIGTERM).unwrap();
     let again = scene.event("run-rerun").await;
     assert!(again.detail.contains(&format!("run {} ", run.0)), "{again}");
-    runs_again(scene, run, &gate).await;
+    scene.runs_again(run, &gate).await;
 }
 
 #[tokio::test]
@@ -226,7 +215,7 @@ async fn the_job_of_an_agent_that_is_killed_is_run_again() {
     let run = scene.job(&until(&gate));
     scene.working().await;
     kill(agent, Signal::SIGKILL).unwrap();
-    runs_again(scene, run, &gate).await;
+    scene.runs_again(run, &gate).await;
 }
 
 #[tokio::test]
