@@ -30,7 +30,7 @@ The others look after the machines that were launched for the repository, in `--
 | Command | What it does |
 |---|---|
 | `list` | shows them with their age and what the forge says of their runners; `--output=json` for programs |
-| `logs NAME` | prints the console, also of a machine that is gone, as long as the cloud keeps it (an hour on AWS) |
+| `logs NAME` | prints the console, also of a machine that is gone, as long as the cloud keeps it (at least an hour on AWS) |
 | `terminate NAME...` | destroys them, by name or id, and deletes their registrations; what ran there is not run again |
 | `reap` | destroys what is stopped, or is ten minutes past its deadline without an online runner (looking twice); deletes the registrations of machines that are gone; runs jobs again that a dying machine could not. `--dry-run` only says so. Good for a scheduled workflow |
 
