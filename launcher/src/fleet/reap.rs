@@ -38,7 +38,7 @@ impl Fleet<'_> {
             }
         }
         if said.is_empty() && failed.is_empty() {
-            let _ = writeln!(said, "nothing to clean up among {} machines", machines.len());
+            let _ = writeln!(said, "nothing to clean up (machines: {})", machines.len());
         }
         if failed.is_empty() {
             return Ok(said);

@@ -147,7 +147,7 @@ async fn one_whose_runner_comes_back_meanwhile_is_left_alone() {
         servers.state().runners.push(runner("trainer", true));
     };
     let (said, ()) = tokio::join!(reap(&servers, &[]), back);
-    assert_eq!(said, "nothing to clean up among 1 machines\n");
+    assert_eq!(said, "nothing to clean up (machines: 1)\n");
     assert!(servers.state().instances.contains("i-1"));
 }
 
