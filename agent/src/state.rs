@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use common::forge::Job;
+use common::forge::{Job, RunnerId};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,7 @@ use crate::lifecycle::Running;
 #[serde(deny_unknown_fields)]
 pub struct Remains {
     /// The forge's id of the registration, once it is known.
-    pub registration: Option<u64>,
+    pub registration: Option<RunnerId>,
     /// The runner program: its process id, and when it started, in clock ticks since boot.
     pub process: Option<(i32, u64)>,
     /// The job that runs.
@@ -140,7 +140,7 @@ impl StateDir {
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
-    use common::forge::Job;
+    use common::forge::{Job, RunnerId};
     use jiff::Timestamp;
 
     use super::{Begun, Remains, StateDir};
@@ -151,7 +151,7 @@ mod tests {
         let state = StateDir::of(&dir.path().join("spec.json"));
         assert_eq!(state.remains(), None);
         let remains = Remains {
-            registration: Some(7),
+            registration: Some(RunnerId::from(7)),
             process: Some((42, 1)),
             job: Some(Begun {
                 name: Some("train \"1\"\u{1b}".into()),

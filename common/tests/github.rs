@@ -5,7 +5,7 @@ mod scripted;
 
 use common::error::{Class, Report};
 use common::forge::github::GitHub;
-use common::forge::{Enroll, Enrollment, Forge as _, Platform, Removal};
+use common::forge::{Enroll, Enrollment, Forge as _, Platform, Removal, RunnerId, When};
 use common::secret::Secret;
 use scripted::{QUICK, Reply, Server, answer, empty, refused};
 use serde_json::{Value, json};
@@ -176,9 +176,16 @@ async fn every_page_of_runners_is_read() {
     let runners = train(&server).runners(None).await.unwrap();
     let seen: Vec<_> = runners
         .iter()
-        .map(|runner| (runner.id, runner.name.as_str(), runner.online, runner.busy))
+        .map(|runner| (runner.id.clone(), runner.name.as_str(), runner.online, runner.busy))
         .collect();
-    assert_eq!(seen, [(1, "a", true, true), (2, "b", false, false), (3, "c", false, false)]);
+    assert_eq!(
+        seen,
+        [
+            (1.into(), "a", true, true),
+            (2.into(), "b", false, false),
+            (3.into(), "c", false, false)
+        ]
+    );
     assert!(runners[0].has_labels(&["gpu".into(), "linux".into()]));
     let queries: Vec<_> = server.requests().into_iter().map(|request| request.query).collect();
     assert_eq!(
@@ -197,7 +204,10 @@ async fn a_runner_is_found_by_its_exact_name() {
     let server = Server::start().await;
     server.on(&get(""), [list(&[runner(1, "gpu", "online"), runner(2, "gpu-2", "online")])]);
     let runners = train(&server).runners(Some("gpu")).await.unwrap();
-    assert_eq!(runners.iter().map(|runner| runner.id).collect::<Vec<_>>(), [1]);
+    assert_eq!(
+        runners.iter().map(|runner| runner.id.clone()).collect::<Vec<_>>(),
+        [RunnerId::from(1)]
+    );
     assert_eq!(server.requests()[0].query, "name=gpu&per_page=100&page=1");
 }
 
@@ -226,10 +236,10 @@ fn configuration() -> Reply {
 async fn a_runner_of_one_job_gets_a_configuration() {
     let server = Server::start().await;
     server.on(&post("generate-jitconfig"), [configuration()]);
-    let Enrollment::Jit { id, config } = train(&server).enroll(&single("cml-a")).await.unwrap() else {
+    let Enrollment::Made { id, config } = train(&server).enroll(&single("cml-a")).await.unwrap() else {
         panic!("not a configuration");
     };
-    assert_eq!((id, config.expose()), (7, "e30="));
+    assert_eq!((id, config.expose()), (RunnerId::from(7), "e30="));
     let labels = ["self-hosted", "Linux", "ARM64", "gpu"];
     let body = json!({ "name": "cml-a", "runner_group_id": 1, "labels": labels, "work_folder": "_work" });
     assert_eq!(server.requests()[0].body, body);
@@ -289,18 +299,24 @@ async fn unregistering_tells_removed_from_gone_and_busy() {
     ] {
         let server = Server::start().await;
         server.on(&format!("DELETE {RUNNERS}/7"), [reply]);
-        assert_eq!(train(&server).unregister(7).await.unwrap(), removal);
+        assert_eq!(train(&server).unregister(&RunnerId::from(7), When::Stopped).await.unwrap(), removal);
     }
     let server = Server::start().await;
     server.on(&format!("DELETE {RUNNERS}/7"), [refused(401, "Bad credentials")]);
-    assert_eq!(report(&train(&server).unregister(7).await.unwrap_err()).0, 3);
+    assert_eq!(
+        report(&train(&server).unregister(&RunnerId::from(7), When::Stopped).await.unwrap_err()).0,
+        3
+    );
 }
 
 #[tokio::test]
 async fn a_removal_whose_answer_was_lost_is_done() {
     let server = Server::start().await;
     server.on(&format!("DELETE {RUNNERS}/7"), [Reply::Reset, refused(404, "Not Found")]);
-    assert_eq!(train(&server).unregister(7).await.unwrap(), Removal::Gone);
+    assert_eq!(
+        train(&server).unregister(&RunnerId::from(7), When::Stopped).await.unwrap(),
+        Removal::Gone
+    );
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use common::error::{Class, Report};
-use common::forge::{Declined, Enroll, Enrollment, Forge, Interrupted, Pending, Platform, Removal, Rerun, RerunOutcome};
+use common::forge::{Declined, Enroll, Enrollment, Forge, Interrupted, Pending, Platform, Removal, Rerun, RerunOutcome, RunnerId, When};
 use common::phase::{self, State as Phase};
 use common::secret::Secret;
 use common::spec::{RetryPolicy, RunnerSpec};
@@ -182,7 +182,7 @@ impl Agent {
 
     /// Asks the forge for our registration.
     pub(super) fn check(&self) -> Effect {
-        let id = self.remains.registration.filter(|_| !self.single_use);
+        let id = self.remains.registration.clone().filter(|_| !self.single_use);
         let Some(id) = id else {
             // Nobody here may, or knows what to ask for.
             return at_once(Event::Succeeded);
@@ -209,16 +209,20 @@ impl Agent {
             // Nobody here may; the forge forgets a single-use runner by itself.
             return at_once(Event::Answered(Removal::Gone));
         }
-        let tries = if self.state.step == Step::Withdrawing { 1 } else { UNREGISTER.0 };
-        let (spec, forge, id) = (Arc::clone(&self.spec), Arc::clone(&self.forge), self.remains.registration);
+        let (when, tries) = if self.state.step == Step::Withdrawing {
+            (When::Idle, 1)
+        } else {
+            (When::Stopped, UNREGISTER.0)
+        };
+        let (spec, forge, id) = (Arc::clone(&self.spec), Arc::clone(&self.forge), self.remains.registration.clone());
         Box::pin(async move {
-            let mut answer = unregister(forge.as_ref(), &spec.name, id).await;
+            let mut answer = unregister(forge.as_ref(), &spec.name, id.as_ref(), when).await;
             for _ in 1..tries {
                 if !matches!(answer, Ok(Removal::Busy(_))) {
                     break;
                 }
                 tokio::time::sleep(UNREGISTER.1).await;
-                answer = unregister(forge.as_ref(), &spec.name, id).await;
+                answer = unregister(forge.as_ref(), &spec.name, id.as_ref(), when).await;
             }
             match answer {
                 Ok(removal) => {
@@ -302,7 +306,10 @@ fn words(outcome: &RerunOutcome) -> String {
 async fn register(spec: &RunnerSpec, jit: Option<Secret>, forge: &dyn Forge, runner: &dyn Runner) -> Result<Ready> {
     let enrollment = if let Some(config) = jit {
         // The id is the launcher's to know: it registered the runner.
-        Enrollment::Jit { id: 0, config }
+        Enrollment::Made {
+            id: RunnerId::from(0),
+            config,
+        }
     } else {
         let request = Enroll {
             name: spec.name.clone(),
@@ -316,14 +323,14 @@ async fn register(spec: &RunnerSpec, jit: Option<Secret>, forge: &dyn Forge, run
 }
 
 /// The registration is known by its id, or, when that was lost, by the runner's name; then only one that is not online can be ours.
-async fn unregister(forge: &dyn Forge, name: &str, id: Option<u64>) -> Result<Removal> {
+async fn unregister(forge: &dyn Forge, name: &str, id: Option<&RunnerId>, when: When) -> Result<Removal> {
     if let Some(id) = id {
-        return forge.unregister(id).await;
+        return forge.unregister(id, when).await;
     }
     let mut last = Removal::Gone;
     for runner in forge.runners(Some(name)).await? {
         if !runner.online {
-            last = forge.unregister(runner.id).await?;
+            last = forge.unregister(&runner.id, when).await?;
         }
     }
     Ok(last)

@@ -178,7 +178,7 @@ impl Agent {
 
     fn finished(&mut self, finished: Finished) {
         if let Some(ready) = finished.ready {
-            self.remains.registration = Some(ready.id);
+            self.remains.registration = Some(ready.id.clone());
             self.ready = Some(ready);
             self.save();
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use async_trait::async_trait;
 use common::error::{Class, Failure};
-use common::forge::{Enrollment, Forge, Job};
+use common::forge::{Enrollment, Forge, Job, RunnerId};
 use common::spec::{ForgeKind, RunnerSpec};
 
 use crate::user::User;
@@ -52,7 +52,7 @@ pub fn open(spec: &RunnerSpec, state_dir: &Path, user: Option<User>, forge: Arc<
 #[derive(Debug, Clone)]
 pub struct Ready {
     /// The forge's id of the registration.
-    pub id: u64,
+    pub id: RunnerId,
     /// What to run, in the foreground.
     pub command: CommandLine,
 }

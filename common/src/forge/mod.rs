@@ -2,6 +2,7 @@
 
 pub mod github;
 
+use std::fmt;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -25,8 +26,8 @@ pub trait Forge: Send + Sync {
     /// Gets what the runner program needs to register itself.
     async fn enroll(&self, request: &Enroll) -> Result<Enrollment>;
 
-    /// Deletes a registration. For an idle runner the answer is the forge's own, atomic, word on whether it is busy.
-    async fn unregister(&self, id: u64) -> Result<Removal>;
+    /// Deletes a registration. With [`When::Idle`] the answer is the forge's own, atomic, word on whether the runner is busy.
+    async fn unregister(&self, id: &RunnerId, when: When) -> Result<Removal>;
 
     /// The runner program that the forge offers for a platform.
     async fn package(&self, platform: Platform) -> Result<Package>;
@@ -45,11 +46,43 @@ pub fn open(kind: ForgeKind, repo: &Url, token: &Secret) -> Result<Box<dyn Forge
     }
 }
 
+/// The forge's id of a registration: a number, or a UUID.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RunnerId(String);
+
+impl From<u64> for RunnerId {
+    fn from(id: u64) -> Self {
+        Self(id.to_string())
+    }
+}
+
+impl From<String> for RunnerId {
+    fn from(id: String) -> Self {
+        Self(id)
+    }
+}
+
+impl fmt::Display for RunnerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether a registration may go while its runner has a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum When {
+    /// Not: a job may have just been assigned.
+    Idle,
+    /// Yes: the runner has been stopped. GitHub refuses all the same, as long as it has not noticed.
+    Stopped,
+}
+
 /// A registered runner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Runner {
     /// The forge's id of the registration.
-    pub id: u64,
+    pub id: RunnerId,
     /// Its name, unique in its scope on GitHub.
     pub name: String,
     /// Whether the forge sees it now.
@@ -87,11 +120,11 @@ pub struct Enroll {
 pub enum Enrollment {
     /// A short-lived registration token.
     Token(Secret),
-    /// A ready single-use configuration; the registration exists already, under this id.
-    Jit {
+    /// The registration exists already, under this id.
+    Made {
         /// The forge's id of the registration.
-        id: u64,
-        /// The configuration to hand to the runner program.
+        id: RunnerId,
+        /// What the runner program is configured with: GitHub's single-use configuration; the others' tokens, as their clients write them.
         config: Secret,
     },
 }

@@ -8,7 +8,7 @@ mod tests;
 
 use anyhow::{Context as _, Result};
 use common::error::{Class, Failure};
-use common::forge::{Forge, Removal};
+use common::forge::{Forge, Removal, When};
 use common::log::escape;
 use jiff::Timestamp;
 
@@ -146,7 +146,7 @@ impl Fleet<'_> {
         let Some(runner) = &machine.runner else {
             return Ok("");
         };
-        let removal = self.forge.unregister(runner.id).await;
+        let removal = self.forge.unregister(&runner.id, When::Stopped).await;
         Ok(
             match removal.with_context(|| format!("deleting the registration of {}", machine.name))? {
                 Removal::Removed | Removal::Gone => ", its registration deleted",

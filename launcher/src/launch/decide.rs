@@ -91,13 +91,13 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use common::error::{Class, Report};
-    use common::forge::Runner;
+    use common::forge::{Runner, RunnerId};
 
     use super::{Ask, Decision, decide};
 
     fn runner(name: &str, online: bool, busy: bool, labels: &str) -> Runner {
         Runner {
-            id: 1,
+            id: RunnerId::from(1),
             name: name.into(),
             online,
             busy,

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use common::error::{Class, Failure, Report};
-use common::forge::{self, Enroll, Enrollment, Forge, Runner};
+use common::forge::{self, Enroll, Enrollment, Forge, Runner, RunnerId};
 use common::secret::Secret;
 use common::spec::{Credential, ForgeKind};
 use jiff::Timestamp;
@@ -103,7 +103,7 @@ struct Made {
     /// The runner may stand in the forge's list.
     may_be_registered: bool,
     /// The registration that came with a single-use configuration.
-    registration: Option<u64>,
+    registration: Option<RunnerId>,
     /// What must not be shown when the console is.
     secrets: Vec<Secret>,
 }
@@ -193,7 +193,7 @@ impl Launch<'_> {
             made.may_be_registered = Report(error).class() == Class::Unexpected;
         });
         match enrolled.context("registering the runner")? {
-            Enrollment::Jit { id, config } => {
+            Enrollment::Made { id, config } => {
                 made.registration = Some(id);
                 made.secrets.push(config.clone());
                 Ok(Credential::Jit(config))

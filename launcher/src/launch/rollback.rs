@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use common::error::{Class, Report};
-use common::forge::Removal;
+use common::forge::{Removal, RunnerId, When};
 use common::spec::CloudKind;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -107,16 +107,16 @@ impl Launch<'_> {
             return None;
         }
         let name = &self.request.name;
-        let done = timeout(UNREGISTER, self.delete_registrations(made.registration)).await;
+        let done = timeout(UNREGISTER, self.delete_registrations(made.registration.as_ref())).await;
         let error = done.unwrap_or_else(|_| Err(anyhow::anyhow!("the forge does not answer"))).err()?;
         Some(format!(
             "the runner {name} may still be registered ({error:#}): remove it in the forge's runner settings"
         ))
     }
 
-    async fn delete_registrations(&self, known: Option<u64>) -> Result<()> {
+    async fn delete_registrations(&self, known: Option<&RunnerId>) -> Result<()> {
         let ids = if let Some(id) = known {
-            vec![id]
+            vec![id.clone()]
         } else {
             let runners = self
                 .forge
@@ -126,7 +126,12 @@ impl Launch<'_> {
             runners.into_iter().map(|runner| runner.id).collect()
         };
         for id in ids {
-            match self.forge.unregister(id).await.context("deleting the registration")? {
+            match self
+                .forge
+                .unregister(&id, When::Stopped)
+                .await
+                .context("deleting the registration")?
+            {
                 Removal::Removed => tracing::info!("deleted the registration of {}", self.request.name),
                 Removal::Gone => {}
                 Removal::Busy(words) => anyhow::bail!("the forge refuses: {words}"),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use common::error::{Class, Failure};
-use common::forge::Enrollment;
+use common::forge::{Enrollment, RunnerId};
 use common::secret::Secret;
 use serde::Deserialize;
 
@@ -43,9 +43,9 @@ impl GitHub {
                 self.config(token).await?;
                 self.registration()?
             }
-            Enrollment::Jit { id, config } => {
+            Enrollment::Made { id, config } => {
                 command.env.push((JIT.into(), config.expose().into()));
-                *id
+                id.clone()
             }
         };
         Ok(Ready { id, command })
@@ -121,7 +121,7 @@ impl GitHub {
     }
 
     /// The id that the forge gave it: `agentId` in `.runner`, which begins with a byte-order mark.
-    fn registration(&self) -> Result<u64> {
+    fn registration(&self) -> Result<RunnerId> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Settings {
@@ -132,6 +132,7 @@ impl GitHub {
             let text = super::read_small(&path)?;
             Ok(serde_json::from_str(text.trim_start_matches('\u{feff}'))?)
         };
-        Ok(read().with_context(|| format!("reading {}", path.display()))?.agent_id)
+        let settings = read().with_context(|| format!("reading {}", path.display()))?;
+        Ok(RunnerId::from(settings.agent_id))
     }
 }

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{Enroll, Enrollment, Forge, Package, Platform, Removal, Rerun, RerunOutcome, Runner};
+use super::{Enroll, Enrollment, Forge, Package, Platform, Removal, Rerun, RerunOutcome, Runner, RunnerId, When};
 use crate::error::{Class, Failure};
 use crate::http::{self, Answer, Lost, Retry};
 use crate::secret::Secret;
@@ -147,8 +147,8 @@ impl GitHub {
             return match answer.status {
                 StatusCode::CREATED => {
                     let made: Made = answer.json()?;
-                    Ok(Enrollment::Jit {
-                        id: made.runner.id,
+                    Ok(Enrollment::Made {
+                        id: RunnerId::from(made.runner.id),
                         config: made.encoded_jit_config,
                     })
                 }
@@ -170,7 +170,7 @@ impl GitHub {
             .iter()
             .filter(|runner| !runner.online && !runner.busy && runner.has_labels(labels))
         {
-            self.unregister(runner.id).await?;
+            self.unregister(&runner.id, When::Idle).await?;
         }
         Ok(())
     }
@@ -193,7 +193,7 @@ struct Label {
 impl From<RunnerAnswer> for Runner {
     fn from(answer: RunnerAnswer) -> Self {
         Self {
-            id: answer.id,
+            id: RunnerId::from(answer.id),
             name: answer.name,
             online: answer.status == "online",
             busy: answer.busy,
@@ -231,7 +231,7 @@ impl Forge for GitHub {
         }
     }
 
-    async fn unregister(&self, id: u64) -> Result<Removal> {
+    async fn unregister(&self, id: &RunnerId, _: When) -> Result<Removal> {
         let answer = self.own(Method::DELETE, &format!("/actions/runners/{id}"), &[], None).await?;
         match answer.status {
             StatusCode::NO_CONTENT => Ok(Removal::Removed),

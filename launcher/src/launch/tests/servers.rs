@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use async_trait::async_trait;
-use common::forge::{Enroll, Enrollment, Forge, Package, Platform, Removal, Rerun, RerunOutcome, Runner};
+use common::forge::{Enroll, Enrollment, Forge, Package, Platform, Removal, Rerun, RerunOutcome, Runner, RunnerId, When};
 use common::secret::Secret;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -114,20 +114,20 @@ impl Forge for Servers {
         assert!(request.single && request.platform == Platform::X64);
         self.call("enroll", "", |state| {
             state.runners.push(runner(&request.name, false));
-            Enrollment::Jit {
-                id: 7,
+            Enrollment::Made {
+                id: RunnerId::from(7),
                 config: Secret::new("jit_canary"),
             }
         })
         .await
     }
 
-    async fn unregister(&self, id: u64) -> Result<Removal> {
+    async fn unregister(&self, id: &RunnerId, _: When) -> Result<Removal> {
         self.call("unregister", &id.to_string(), |state| {
             if let Some((_, removal)) = &state.registers {
                 return removal.clone();
             }
-            state.runners.retain(|runner| runner.id != id);
+            state.runners.retain(|runner| runner.id != *id);
             Removal::Removed
         })
         .await

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
-use common::forge::{Removal, Runner};
+use common::forge::{Removal, Runner, RunnerId};
 use common::secret::Secret;
 use common::spec::{CloudKind, ForgeKind, RunnerSpec};
 use tokio::sync::mpsc;
@@ -61,7 +61,7 @@ pub fn instance() -> Instance {
 /// A registration.
 pub fn runner(name: &str, online: bool) -> Runner {
     Runner {
-        id: 7,
+        id: RunnerId::from(7),
         name: name.into(),
         online,
         busy: false,

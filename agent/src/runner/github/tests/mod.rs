@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::error::{Class, Report};
-use common::forge::{Enroll, Enrollment, Forge, Package, Platform, Removal, Rerun, RerunOutcome, Runner as Registered};
+use common::forge::{Enroll, Enrollment, Forge, Package, Platform, Removal, Rerun, RerunOutcome, Runner as Registered, RunnerId, When};
 use common::log::Level;
 use common::secret::Secret;
 use common::spec::{Credential, ForgeKind, RunnerOptions, RunnerSpec, SPEC_VERSION};
@@ -40,7 +40,7 @@ impl Forge for Offer {
     async fn enroll(&self, _: &Enroll) -> anyhow::Result<Enrollment> {
         unreachable!("not asked by a runner")
     }
-    async fn unregister(&self, _: u64) -> anyhow::Result<Removal> {
+    async fn unregister(&self, _: &RunnerId, _: When) -> anyhow::Result<Removal> {
         unreachable!("not asked by a runner")
     }
     async fn package(&self, _: Platform) -> anyhow::Result<Package> {
@@ -134,7 +134,7 @@ async fn it_is_installed_registered_and_started_without_a_secret_in_any_argument
         .configure(&Enrollment::Token(Secret::new("registration-canary")))
         .await
         .unwrap();
-    assert_eq!(ready.id, 4711);
+    assert_eq!(ready.id, RunnerId::from(4711));
     let read = |name: &str| fs::read_to_string(root.join(name)).unwrap();
     let argv: Vec<String> = read("config.argv").lines().skip(2).map(str::to_owned).collect();
     assert_eq!(
@@ -173,12 +173,15 @@ async fn a_single_use_configuration_goes_by_the_environment_and_needs_no_config(
     let dir = TempDir::new().unwrap();
     let runner = github(dir.path(), None, Some(package));
     runner.install().await.unwrap();
-    let enrollment = Enrollment::Jit {
-        id: 7,
+    let enrollment = Enrollment::Made {
+        id: RunnerId::from(7),
         config: Secret::new("jit-canary"),
     };
     let ready = runner.configure(&enrollment).await.unwrap();
-    assert_eq!((ready.id, ready.command.args.as_slice()), (7, ["run".to_owned()].as_slice()));
+    assert_eq!(
+        (ready.id, ready.command.args.as_slice()),
+        (RunnerId::from(7), ["run".to_owned()].as_slice())
+    );
     assert!(
         ready
             .command
