@@ -20,16 +20,15 @@ const DIRECTORY: u32 = 0o700;
 /// Of a directory that the archive does not name itself.
 const UNNAMED_DIRECTORY: u32 = 0o755;
 
+/// Of a program that is a single file.
+const PROGRAM: u32 = 0o755;
+
 /// User and group.
 pub type Owner = Option<(u32, u32)>;
 
 /// Unpacks everything below `root`, which is empty. Blocking. The queue is read to its end, so that the sender has seen all of it.
 pub fn extract(queue: Receiver<Vec<u8>>, root: &Path, owner: Owner) -> io::Result<()> {
-    let mut stream = Queue {
-        next: queue,
-        piece: Vec::new(),
-        at: 0,
-    };
+    let mut stream = Queue::new(queue);
     let decoder = MultiGzDecoder::new(&mut stream);
     let mut archive = Archive::new(BufReader::with_capacity(BUFFER, decoder));
     let mut tree = Tree {
@@ -46,11 +45,30 @@ pub fn extract(queue: Receiver<Vec<u8>>, root: &Path, owner: Owner) -> io::Resul
     Ok(())
 }
 
+/// Writes all of it into a new file, a program. Blocking.
+pub fn save(queue: Receiver<Vec<u8>>, path: &Path, owner: Owner) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(PROGRAM).open(path)?;
+    io::copy(&mut Queue::new(queue), &mut file)?;
+    // Our umask was applied.
+    file.set_permissions(Permissions::from_mode(PROGRAM))?;
+    owner.map_or(Ok(()), |(user, group)| lchown(path, Some(user), Some(group)))
+}
+
 /// The queue as a stream.
 struct Queue {
     next: Receiver<Vec<u8>>,
     piece: Vec<u8>,
     at: usize,
+}
+
+impl Queue {
+    fn new(next: Receiver<Vec<u8>>) -> Self {
+        Self {
+            next,
+            piece: Vec::new(),
+            at: 0,
+        }
+    }
 }
 
 impl BufRead for Queue {

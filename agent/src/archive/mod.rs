@@ -1,4 +1,4 @@
-//! A program that is downloaded: hashed, decompressed and unpacked as it comes, used only once all of it is verified.
+//! A program that is downloaded: hashed, and unpacked if it is an archive, as it comes, used only once all of it is verified.
 
 mod download;
 mod extract;
@@ -25,7 +25,16 @@ use place::Partial;
 /// How many pieces of the download may wait to be unpacked: the network is not slowed by a short stall of the disk, and little memory is used.
 const QUEUE: usize = 8;
 
-/// A `.tar.gz` to download.
+/// What a download is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Form {
+    /// An archive, which is unpacked.
+    TarGz,
+    /// The program itself, which gets this name.
+    Program(&'static str),
+}
+
+/// A program to download.
 #[derive(Debug, Clone)]
 pub struct Source {
     /// Where it is.
@@ -34,6 +43,8 @@ pub struct Source {
     pub sha256: Option<String>,
     /// Sent as a bearer token, to this host only.
     pub token: Option<Secret>,
+    /// What it is.
+    pub form: Form,
 }
 
 /// Where it goes.
@@ -55,11 +66,14 @@ pub struct Destination<'a> {
 pub async fn install(client: &Client, source: &Source, destination: Destination<'_>, budget: Duration) -> Result<()> {
     let wanted = source.sha256.as_deref().map(checksum).transpose()?;
     let partial = Partial::create(destination.dir)?;
-    let owner = destination.owner.map(|user| (user.uid, user.gid));
+    let (owner, form) = (destination.owner.map(|user| (user.uid, user.gid)), source.form);
     let (sender, receiver) = mpsc::channel(QUEUE);
     // The guard travels with the work: if nobody waits for it any more, what it wrote is removed when it ends.
     let unpacking = tokio::task::spawn_blocking(move || {
-        let result = extract::extract(receiver, partial.path(), owner);
+        let result = match form {
+            Form::TarGz => extract::extract(receiver, partial.path(), owner),
+            Form::Program(name) => extract::save(receiver, &partial.path().join(name), owner),
+        };
         (partial, result)
     });
     let mut download = Download::new(client, source, budget);

@@ -1,6 +1,9 @@
 //! The forge's own runner program: how it is installed, started, read and stopped.
 
+mod environment;
 mod github;
+mod program;
+mod release;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -72,6 +75,17 @@ pub struct CommandLine {
     pub user: Option<User>,
     /// Whether other programs of that user are none of its own.
     pub shares_user: bool,
+}
+
+impl CommandLine {
+    /// Whether it runs as root.
+    pub fn is_root(&self) -> bool {
+        let uid = self
+            .user
+            .as_ref()
+            .map_or_else(|| nix::unistd::Uid::effective().as_raw(), |user| user.uid);
+        uid == 0
+    }
 }
 
 /// What a line of the runner's output says.

@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 
 use server::{Server, answer, entry, noise, pack, sha256, whole};
 
-use super::{Destination, Source, install};
+use super::{Destination, Form, Source, install};
 use crate::user::User;
 
 const BUDGET: Duration = Duration::from_secs(30);
@@ -313,6 +313,7 @@ async fn the_budget_ends_a_stalled_download() {
         url: format!("http://{}/x", listener.local_addr().unwrap()).parse().unwrap(),
         sha256: None,
         token: None,
+        form: Form::TarGz,
     };
     let stalled = tokio::spawn(async move {
         let (mut connection, _) = listener.accept().await.unwrap();
@@ -331,4 +332,25 @@ async fn the_budget_ends_a_stalled_download() {
     assert!(format!("{error:#}").contains("broke off after 2 of 1000 bytes"), "{error:#}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     drop(stalled.await.unwrap());
+}
+
+#[tokio::test]
+async fn a_program_that_is_no_archive_is_one_executable_file() {
+    let program = noise(1 << 20);
+    let answer = whole(&program);
+    let server = Server::start(move |_, _| answer.clone()).await;
+    let dir = TempDir::new().unwrap();
+    let mut source = Source {
+        sha256: Some(sha256(&program)),
+        form: Form::Program("runner"),
+        ..server.source()
+    };
+    get(&source, here(dir.path())).await.unwrap();
+    let path = dir.path().join("runner");
+    assert_eq!(fs::read(&path).unwrap(), program);
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o755);
+    // A wrong one leaves nothing.
+    source.sha256 = Some(sha256(b"another"));
+    let said = fails(&source, TempDir::new().unwrap().path()).await;
+    assert!(said.contains("it is not used"), "{said}");
 }

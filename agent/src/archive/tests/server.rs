@@ -10,7 +10,7 @@ use tar::{EntryType, Header};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::archive::Source;
+use crate::archive::{Form, Source};
 
 /// A server on loopback that answers the n-th request (from 0) with these bytes and closes the connection.
 pub struct Server {
@@ -50,6 +50,7 @@ impl Server {
             url: format!("http://{}/runner.tar.gz?signature=canary", self.address).parse().unwrap(),
             sha256: None,
             token: None,
+            form: Form::TarGz,
         }
     }
 }

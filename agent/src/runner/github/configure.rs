@@ -10,7 +10,7 @@ use common::secret::Secret;
 use serde::Deserialize;
 
 use super::{GitHub, LISTENER, UPDATED};
-use crate::runner::{CommandLine, Ready};
+use crate::runner::{CommandLine, Ready, program};
 use crate::supervise;
 
 /// How long config.sh may take: a few requests, on a slow machine.
@@ -34,7 +34,7 @@ impl GitHub {
     /// Registers it; returns what to run.
     pub(super) async fn register(&self, enrollment: &Enrollment) -> Result<Ready> {
         for name in STALE {
-            super::forget(&self.dir.join(name))?;
+            program::forget(&self.program.dir.join(name))?;
         }
         let mut command = self.command(LISTENER, &["run"]);
         command.env.extend(self.hooks.environment());
@@ -127,9 +127,9 @@ impl GitHub {
         struct Settings {
             agent_id: u64,
         }
-        let path = self.dir.join(".runner");
+        let path = self.program.dir.join(".runner");
         let read = || -> Result<Settings> {
-            let text = super::read_small(&path)?;
+            let text = program::read_small(&path)?;
             Ok(serde_json::from_str(text.trim_start_matches('\u{feff}'))?)
         };
         let settings = read().with_context(|| format!("reading {}", path.display()))?;

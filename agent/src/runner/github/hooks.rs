@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use common::forge::Job;
 use url::Url;
 
-use crate::runner::Hook;
+use crate::runner::{Hook, program};
 use crate::user::User;
 
 /// The file that a hook leaves: always the last word, replaced at once.
@@ -111,7 +111,7 @@ impl Hooks {
                 return None;
             }
         }
-        let word = super::read_small(&taken);
+        let word = program::read_small(&taken);
         let removed = fs::remove_file(&taken).or_else(|_| fs::remove_dir_all(&taken));
         if let Err(error) = removed {
             tracing::warn!("{} cannot be removed: {error}", taken.display());

@@ -2,33 +2,29 @@
 
 mod configure;
 mod dependencies;
-mod environment;
 mod hooks;
-mod install;
 mod lines;
-mod package;
 #[cfg(test)]
 mod tests;
 
-use std::fs::OpenOptions;
-use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use async_trait::async_trait;
-use common::forge::{Enrollment, Forge};
+use common::forge::{Enrollment, Forge, Platform};
 use common::spec::{RunnerOptions, RunnerSpec};
-use nix::fcntl::OFlag;
 use tokio::time::Instant;
 use url::Url;
 
+use super::program::Program;
+use super::release::{self, Release};
 use super::{CommandLine, Exit, Hook, Line, Ready, Runner};
-use crate::user::{self, User};
+use crate::archive::Form;
+use crate::user::User;
 use hooks::Hooks;
 
 /// The program that listens for jobs, in the runner's directory.
@@ -42,8 +38,24 @@ const POLL: Duration = Duration::from_millis(250);
 /// The pause after an error that may pass, the shell wrapper's own.
 const PAUSE: Duration = Duration::from_secs(5);
 
-/// More than any file has that the runner or a hook leaves for us, in bytes.
-const MAX_SMALL: u64 = 16 << 10;
+/// How GitHub publishes it.
+const RELEASE: Release = Release {
+    template: "https://github.com/actions/runner/releases/download/v{version}/actions-runner-{os}-{arch}-{version}.tar.gz",
+    form: Form::TarGz,
+    program: LISTENER,
+    arch: Platform::github,
+    version_of,
+    checksums: None,
+    // Source: <https://docs.github.com/en/actions/reference/runners/self-hosted-runners>
+    floor: [2, 329, 0],
+};
+
+/// The version in `…/actions-runner-linux-x64-2.336.0.tar.gz`.
+fn version_of(url: &Url) -> Option<String> {
+    let file = url.path_segments()?.next_back()?;
+    let version = file.strip_suffix(".tar.gz")?.rsplit('-').next()?;
+    release::numbers(version).map(|_| version.to_owned())
+}
 
 /// The listener's exit codes. Source: `Constants.Runner.ReturnCode`.
 mod code {
@@ -58,51 +70,48 @@ pub struct GitHub {
     page: Url,
     options: RunnerOptions,
     on_cloud: bool,
-    dir: PathBuf,
+    program: Program,
     hooks: Hooks,
-    user: Option<User>,
     forge: Arc<dyn Forge>,
 }
 
 impl GitHub {
     /// Nothing is done yet.
     pub fn new(spec: &RunnerSpec, state_dir: &Path, user: Option<User>, forge: Arc<dyn Forge>) -> Result<Self> {
-        let on_cloud = spec.cloud.is_some();
-        let usual = if on_cloud {
-            user::instance_path("/opt/cml/runner")
-        } else {
-            state_dir.join("runner")
-        };
         Ok(Self {
             name: spec.name.clone(),
             page: spec.repo.clone(),
             options: spec.options.clone(),
-            on_cloud,
-            // Of a relative one, everything below would be relative to itself.
-            dir: std::path::absolute(spec.options.workdir.as_ref().unwrap_or(&usual))?,
+            on_cloud: spec.cloud.is_some(),
             hooks: Hooks::new(&spec.repo, &std::path::absolute(state_dir)?, user.clone()),
-            user,
+            program: Program::new(spec, state_dir, user, &RELEASE)?,
             forge,
         })
     }
 
     /// A program of the runner, as the job user, in the environment that jobs get.
     fn command(&self, program: &str, args: &[&str]) -> CommandLine {
-        CommandLine {
-            program: self.dir.join(program),
-            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
-            dir: self.dir.clone(),
-            env: environment::build(std::env::vars_os(), self.user.as_ref()),
-            user: self.user.clone(),
-            shares_user: false,
+        let mut command = self.program.command(program, args);
+        if command.is_root() {
+            command.env.push(("RUNNER_ALLOW_RUNASROOT".into(), "1".into()));
         }
+        // Else it ends with 1, as for anything else.
+        command
+            .env
+            .push(("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE".into(), "1".into()));
+        command
     }
 }
 
 #[async_trait]
 impl Runner for GitHub {
     async fn install(&self) -> Result<()> {
-        self.make_ready().await
+        self.hooks.prepare()?;
+        self.program.make_ready(self.forge.as_ref()).await?;
+        if self.on_cloud {
+            dependencies::install(&self.program.dir).await;
+        }
+        Ok(())
     }
 
     async fn configure(&self, enrollment: &Enrollment) -> Result<Ready> {
@@ -133,7 +142,7 @@ impl Runner for GitHub {
             return;
         }
         tracing::info!("the runner updates itself");
-        let (flag, deadline) = (self.dir.join(UPDATED), Instant::now() + UPDATE);
+        let (flag, deadline) = (self.program.dir.join(UPDATED), Instant::now() + UPDATE);
         while std::fs::remove_file(&flag).is_err() {
             if Instant::now() >= deadline {
                 tracing::warn!("the runner's update does not end; starting what is there");
@@ -142,24 +151,4 @@ impl Runner for GitHub {
             tokio::time::sleep(POLL).await;
         }
     }
-}
-
-/// Removes a file that need not be there; a link is removed itself.
-fn forget(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).with_context(|| format!("removing {}", path.display())),
-        _ => Ok(()),
-    }
-}
-
-/// Reads a small file that a job could have written: never through a link, and nothing that could block or fill our memory.
-fn read_small(path: &Path) -> io::Result<String> {
-    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    let mut text = String::new();
-    file.take(MAX_SMALL).read_to_string(&mut text)?;
-    Ok(text)
 }

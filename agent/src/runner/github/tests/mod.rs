@@ -18,8 +18,9 @@ use common::spec::{Credential, ForgeKind, RunnerOptions, RunnerSpec, SPEC_VERSIO
 use tar::EntryType;
 use tempfile::TempDir;
 
-use super::{GitHub, package};
+use super::{GitHub, RELEASE};
 use crate::archive::tests::server::{Server, entry, pack, sha256, whole};
+use crate::runner::release::Present;
 use crate::runner::{Exit, Hook, Runner as _};
 use crate::user::User;
 
@@ -301,7 +302,7 @@ async fn a_package_comes_from_where_the_user_says_else_from_the_forge() {
             runner_sha256: sum.map(Into::into),
             ..options()
         };
-        let found = package::find(&options, forge.as_ref(), Platform::Arm64).await.unwrap();
+        let found = RELEASE.find(&options, forge.as_ref(), Platform::Arm64).await.unwrap();
         assert_eq!(found.source.url.as_str(), expected);
         assert_eq!(found.source.sha256.as_deref(), expected_sum, "{expected}");
         assert_eq!(found.version.as_deref(), expected_version, "{expected}");
@@ -316,20 +317,20 @@ async fn a_package_comes_from_where_the_user_says_else_from_the_forge() {
         runner_url: Some("not an address".into()),
         ..options()
     };
-    let error = package::find(&options, offer(None).as_ref(), Platform::X64).await.unwrap_err();
+    let error = RELEASE.find(&options, offer(None).as_ref(), Platform::X64).await.unwrap_err();
     assert!(Report(&error).hint().unwrap().contains("--runner-url"));
 }
 
 #[test]
 fn a_runner_that_github_takes_no_more_is_replaced() {
-    let present = |version: &str| package::Present {
+    let present = |version: &str| Present {
         version: Some(version.into()),
         url: None,
     };
-    let fits = |version: &str| package::fits(&present(version), &options());
+    let fits = |version: &str| RELEASE.fits(&present(version), &options());
     assert!(fits("2.329.0") && fits("2.400.0") && fits("3.0.0"));
     assert!(!fits("2.328.9") && !fits("2.9.0") && !fits("") && !fits("2.330"));
-    assert!(!package::fits(&package::Present::default(), &options()));
+    assert!(!RELEASE.fits(&Present::default(), &options()));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What jobs inherit: the listener hands its whole environment to every step, so that it is an allow-list.
+//! What jobs inherit: a runner hands its whole environment to every job, so that it is an allow-list.
 
 use std::ffi::OsString;
 
@@ -84,12 +84,7 @@ pub fn build(own: impl Iterator<Item = (OsString, OsString)>, user: Option<&User
         add("HOME", who.home.display().to_string());
         add("USER", who.name.clone());
         add("LOGNAME", who.name.clone());
-        if who.uid == 0 {
-            add("RUNNER_ALLOW_RUNASROOT", "1".into());
-        }
     }
-    // Else it ends with 1, as for anything else.
-    add("ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE", "1".into());
     env
 }
 
@@ -143,7 +138,6 @@ mod tests {
         assert_eq!(
             env,
             [
-                "ACTIONS_RUNNER_RETURN_VERSION_DEPRECATED_EXIT_CODE=1",
                 "CUDA_HOME=/cuda",
                 "HOME=/home/cml",
                 "LC_ALL=C",
@@ -160,7 +154,5 @@ mod tests {
         let env = built(&[("HOME", "/home/me"), ("PATH", "/bin")], None);
         let get = |name: &str| env.iter().find(|(there, _)| there == name).map(|(_, value)| value.as_str());
         assert_eq!((get("HOME"), get("PATH")), (Some("/home/me"), Some("/bin")));
-        let root = nix::unistd::Uid::current().is_root();
-        assert_eq!(get("RUNNER_ALLOW_RUNASROOT").is_some(), root);
     }
 }
