@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result};
 use backon::{ExponentialBuilder, Retryable as _};
 use jiff::Timestamp;
-use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, ClientBuilder, Request, RequestBuilder, Response, StatusCode, redirect};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
@@ -48,6 +48,14 @@ pub fn local(patience: Duration) -> Result<Client> {
         .no_proxy()
         .timeout(patience);
     client.build().context("building the local HTTP client")
+}
+
+/// The value of the header `Authorization`; it is never shown.
+pub fn authorization(text: &str) -> Result<HeaderValue> {
+    let refuse = |_| Failure::new(Class::Usage, "the token holds characters that no token has").hint("look for a line break in it");
+    let mut value = HeaderValue::try_from(text).map_err(refuse)?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn builder() -> ClientBuilder {

@@ -58,6 +58,19 @@ pub enum RetryPolicy {
     Spare,
 }
 
+/// What the jobs of GitLab and Bitbucket run in. GitHub's say so themselves (`container:`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Executor {
+    /// Containers where a Docker answers, else the machine itself.
+    #[default]
+    Auto,
+    /// Containers.
+    Docker,
+    /// The machine itself.
+    Shell,
+}
+
 impl std::fmt::Display for ForgeKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -183,6 +196,14 @@ pub struct RunnerOptions {
     /// role they get there]
     #[arg(long)]
     pub job_metadata: bool,
+
+    /// What jobs run in: containers (`docker`), the machine itself (`shell`), or containers where a Docker answers (`auto`)
+    #[arg(long, value_enum, default_value_t, value_name = "EXECUTOR")]
+    pub executor: Executor,
+
+    /// Image of the containers that jobs run in which name none
+    #[arg(long, default_value = "ubuntu:24.04", value_name = "IMAGE")]
+    pub docker_image: String,
 
     /// Volume mount to pass to Docker, e.g. `/var/run/docker.sock:/var/run/docker.sock`; repeatable; only GitLab
     #[arg(long, value_name = "VOLUME", num_args = 1..)]

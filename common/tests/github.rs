@@ -5,7 +5,7 @@ mod scripted;
 
 use common::error::{Class, Report};
 use common::forge::github::GitHub;
-use common::forge::{Enroll, Enrollment, Forge as _, Platform, Removal, RunnerId, When};
+use common::forge::{Enroll, Enrollment, Forge as _, Platform, Removal, RunnerId, When, Which};
 use common::secret::Secret;
 use scripted::{QUICK, Reply, Server, answer, empty, refused};
 use serde_json::{Value, json};
@@ -173,7 +173,7 @@ async fn every_page_of_runners_is_read() {
             list(&[runner(3, "c", "offline")]).with("link", previous),
         ],
     );
-    let runners = train(&server).runners(None).await.unwrap();
+    let runners = train(&server).runners(Which::All).await.unwrap();
     let seen: Vec<_> = runners
         .iter()
         .map(|runner| (runner.id.clone(), runner.name.as_str(), runner.online, runner.busy))
@@ -203,7 +203,7 @@ async fn every_page_of_runners_is_read() {
 async fn a_runner_is_found_by_its_exact_name() {
     let server = Server::start().await;
     server.on(&get(""), [list(&[runner(1, "gpu", "online"), runner(2, "gpu-2", "online")])]);
-    let runners = train(&server).runners(Some("gpu")).await.unwrap();
+    let runners = train(&server).runners(Which::Named("gpu")).await.unwrap();
     assert_eq!(
         runners.iter().map(|runner| runner.id.clone()).collect::<Vec<_>>(),
         [RunnerId::from(1)]

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use common::error::{Class, Report};
-use common::forge::{Declined, Enroll, Enrollment, Forge, Interrupted, Pending, Platform, Removal, Rerun, RerunOutcome, RunnerId, When};
+use common::forge::{
+    Declined, Enroll, Enrollment, Forge, Interrupted, Pending, Platform, Removal, Rerun, RerunOutcome, RunnerId, When, Which,
+};
 use common::phase::{self, State as Phase};
 use common::secret::Secret;
 use common::spec::{RetryPolicy, RunnerSpec};
@@ -38,6 +40,8 @@ pub struct Finished {
 
 /// How often a forced stop asks a forge that still sees the runner busy, and how long it waits in between.
 const UNREGISTER: (u32, Duration) = (10, Duration::from_secs(2));
+/// The first and the longest pause between two questions whether a runner is online.
+const CONFIRM: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 /// The part of the time for a re-run after which the rest of the run is cancelled for it.
 const PATIENCE_PART: u32 = 4;
 
@@ -180,6 +184,24 @@ impl Agent {
         })
     }
 
+    /// Asks the forge whether it sees the runner that has just been started, until it does.
+    pub(super) fn confirm(&self) -> Option<Effect> {
+        let id = self.remains.registration.clone().filter(|_| self.state.step == Step::Starting)?;
+        let (spec, forge) = (Arc::clone(&self.spec), Arc::clone(&self.forge));
+        Some(Box::pin(async move {
+            let mut pause = CONFIRM.0;
+            loop {
+                match forge.runners(Which::Named(&spec.name)).await {
+                    Ok(runners) if runners.iter().any(|runner| runner.id == id && runner.online) => return of(Event::Listening),
+                    Ok(_) => {}
+                    Err(error) => tracing::warn!("asking whether the runner is online: {error:#}"),
+                }
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(CONFIRM.1);
+            }
+        }))
+    }
+
     /// Asks the forge for our registration.
     pub(super) fn check(&self) -> Effect {
         let id = self.remains.registration.clone().filter(|_| !self.single_use);
@@ -189,7 +211,7 @@ impl Agent {
         };
         let (spec, forge) = (Arc::clone(&self.spec), Arc::clone(&self.forge));
         Box::pin(async move {
-            match forge.runners(Some(&spec.name)).await {
+            match forge.runners(Which::Named(&spec.name)).await {
                 Ok(runners) if runners.iter().any(|runner| runner.id == id) => of(Event::Succeeded),
                 Ok(_) => {
                     tracing::warn!("the runner listens, but the forge does not know it any more");
@@ -295,10 +317,11 @@ fn words(outcome: &RerunOutcome) -> String {
     match outcome {
         RerunOutcome::Requested(scope) => format!("runs again ({scope:?})"),
         RerunOutcome::Declined(Declined::AttemptsUsedUp(attempts)) => {
-            format!("is not run again: its workflow run has had {attempts} attempts (--max-attempts)")
+            format!("is not run again: it has had {attempts} attempts (--max-attempts)")
         }
         RerunOutcome::Declined(Declined::AlreadyRerun) => "has been run again by somebody else".into(),
         RerunOutcome::Declined(Declined::Succeeded) => "ended well after all".into(),
+        RerunOutcome::Declined(Declined::Cancelled) => "was cancelled by a person".into(),
         RerunOutcome::Declined(Declined::Unknown) => "is not known to the forge".into(),
     }
 }
@@ -328,7 +351,7 @@ async fn unregister(forge: &dyn Forge, name: &str, id: Option<&RunnerId>, when: 
         return forge.unregister(id, when).await;
     }
     let mut last = Removal::Gone;
-    for runner in forge.runners(Some(name)).await? {
+    for runner in forge.runners(Which::Named(name)).await? {
         if !runner.online {
             last = forge.unregister(&runner.id, when).await?;
         }

@@ -200,7 +200,12 @@ impl Agent {
         let event = match self.runner.read_line(line) {
             None => return,
             Some(Line::Listening) => Event::Listening,
+            Some(Line::Asking) => {
+                self.effect = self.confirm();
+                return;
+            }
             Some(Line::JobStarted(name)) => Event::JobStarted(name),
+            Some(Line::JobKnown(ids)) => Event::JobKnown(ids),
             Some(Line::JobEnded { name, success }) => {
                 // The word of this job, not of the next, if it has not been read yet.
                 self.read_hooks();

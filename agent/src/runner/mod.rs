@@ -93,8 +93,12 @@ impl CommandLine {
 pub enum Line {
     /// It waits for jobs: the forge sees it online.
     Listening,
+    /// It asks for jobs; whether the forge lets it, only the forge tells.
+    Asking,
     /// A job of this name starts.
     JobStarted(String),
+    /// A job starts, and these are its ids.
+    JobKnown(Job),
     /// The job of this name ended; whether well.
     JobEnded {
         /// Its display name: hostile input.

@@ -1,6 +1,10 @@
 //! The forge's API: who may register, which runners there are, and running an interrupted job again.
 
 pub mod github;
+pub mod gitlab;
+mod lost;
+mod pace;
+mod page;
 
 use std::fmt;
 use std::time::Duration;
@@ -20,8 +24,8 @@ pub trait Forge: Send + Sync {
     /// Proves that the token may register a runner, leaving nothing behind.
     async fn check_access(&self) -> Result<()>;
 
-    /// The registered runners: all of them, or those of exactly this name.
-    async fn runners(&self, name: Option<&str>) -> Result<Vec<Runner>>;
+    /// The registered runners, or some of them.
+    async fn runners(&self, which: Which<'_>) -> Result<Vec<Runner>>;
 
     /// Gets what the runner program needs to register itself.
     async fn enroll(&self, request: &Enroll) -> Result<Enrollment>;
@@ -40,9 +44,28 @@ pub trait Forge: Send + Sync {
 pub fn open(kind: ForgeKind, repo: &Url, token: &Secret) -> Result<Box<dyn Forge>> {
     match kind {
         ForgeKind::GitHub => Ok(Box::new(github::GitHub::new(repo, token)?)),
-        ForgeKind::GitLab | ForgeKind::Bitbucket => Err(Failure::new(Class::Usage, format!("`--driver={kind}` is not supported yet"))
-            .hint("supported: github")
+        ForgeKind::GitLab => Ok(Box::new(gitlab::GitLab::new(repo, token)?)),
+        ForgeKind::Bitbucket => Err(Failure::new(Class::Usage, format!("`--driver={kind}` is not supported yet"))
+            .hint("supported: github, gitlab")
             .into()),
+    }
+}
+
+/// Which of the registered runners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which<'a> {
+    /// All of them. A forge that would have to be asked about each (GitLab) leaves their labels out.
+    All,
+    /// Those of exactly this name.
+    Named(&'a str),
+    /// Those of this name, and those with all of these labels. There may be others among them.
+    Matching(&'a str, &'a [String]),
+}
+
+impl Which<'_> {
+    /// Whether a name alone decides against it.
+    pub fn excludes(&self, name: &str) -> bool {
+        matches!(self, Self::Named(wanted) if *wanted != name)
     }
 }
 
@@ -163,6 +186,14 @@ impl Platform {
         }
     }
 
+    /// Debian's name for it, and Go's.
+    pub const fn debian(self) -> &'static str {
+        match self {
+            Self::X64 => "amd64",
+            Self::Arm64 => "arm64",
+        }
+    }
+
     /// GitHub's name for it.
     pub const fn github(self) -> &'static str {
         match self {
@@ -187,13 +218,13 @@ pub struct Package {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Job {
-    /// GitHub: the run id.
+    /// GitHub: the run id. GitLab: that of the job, which is run again by itself.
     pub run: String,
-    /// GitHub: the attempt of the run.
+    /// GitHub: the attempt of the run. 1 where there is no such thing.
     pub attempt: u32,
     /// `owner/repo`, for a runner of an organisation.
     pub repository: String,
-    /// GitHub: the job's key in the workflow file, the same for all legs of a matrix.
+    /// GitHub: the job's key in the workflow file, the same for all legs of a matrix. GitLab: nothing.
     pub key: String,
 }
 
@@ -267,6 +298,8 @@ pub enum Declined {
     AttemptsUsedUp(u32),
     /// The job ended well after all.
     Succeeded,
+    /// A person cancelled the job.
+    Cancelled,
     /// The forge does not know the run, or tells of no such job.
     Unknown,
 }

@@ -8,7 +8,7 @@ mod tests;
 
 use anyhow::{Context as _, Result};
 use common::error::{Class, Failure};
-use common::forge::{Forge, Removal, When};
+use common::forge::{Forge, Removal, When, Which};
 use common::log::escape;
 use jiff::Timestamp;
 
@@ -77,7 +77,7 @@ impl Fleet<'_> {
         let mut machines: Vec<Machine> = ours.collect();
         machines.sort_by(|a, b| a.instance.launched_at.cmp(&b.instance.launched_at));
         if !machines.is_empty() {
-            let mut runners = self.forge.runners(None).await.context("listing the runners")?;
+            let mut runners = self.forge.runners(Which::All).await.context("listing the runners")?;
             // A name may have been used before: its runner is that of the last machine.
             for machine in machines.iter_mut().rev() {
                 let own = runners.iter().position(|runner| runner.name == machine.name);

@@ -111,7 +111,7 @@ impl Fleet<'_> {
         Ok(match self.forge.rerun(&request).await? {
             RerunOutcome::Requested(_) => format!("{what} runs again\n"),
             // Said once: whoever reaps every hour has heard it before.
-            RerunOutcome::Declined(Declined::AlreadyRerun | Declined::Succeeded | Declined::Unknown) => String::new(),
+            RerunOutcome::Declined(Declined::AlreadyRerun | Declined::Succeeded | Declined::Cancelled | Declined::Unknown) => String::new(),
             RerunOutcome::Declined(Declined::AttemptsUsedUp(attempts)) => {
                 format!("{what} is not run again: it has had {attempts} attempts (--max-attempts)\n")
             }

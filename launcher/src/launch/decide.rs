@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use common::error::{Class, Failure};
-use common::forge::{Forge, Runner};
+use common::forge::{Forge, Runner, Which};
 
 use crate::request::Request;
 
@@ -13,11 +13,16 @@ pub async fn ask(request: &Request, forge: &dyn Forge) -> Result<Decision> {
     if !looks_at_all && !request.named_by_user {
         return Ok(Decision::Launch);
     }
-    let name = Some(request.name.as_str()).filter(|_| !looks_at_all);
-    let runners = forge.runners(name).await.context("listing the runners")?;
+    let labels = &request.options.runner.labels;
+    let which = if looks_at_all {
+        Which::Matching(&request.name, labels)
+    } else {
+        Which::Named(&request.name)
+    };
+    let runners = forge.runners(which).await.context("listing the runners")?;
     let ask = Ask {
         name: request.name.clone(),
-        labels: request.options.runner.labels.clone(),
+        labels: labels.clone(),
         reuse: options.reuse,
         reuse_idle: options.reuse_idle,
     };

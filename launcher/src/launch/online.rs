@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use common::error::{Class, Failure, Report};
+use common::forge::Which;
 use common::phase::State;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -46,7 +47,7 @@ impl Launch<'_> {
         let mut health = Health::default();
         let mut was_listed = false;
         loop {
-            match self.forge.runners(Some(&self.request.name)).await {
+            match self.forge.runners(Which::Named(&self.request.name)).await {
                 Ok(runners) if runners.iter().any(|runner| runner.online) => return Ok(()),
                 // The registration of a single-use configuration ends with its job.
                 Ok(runners) if runners.is_empty() && made.registration.is_some() && was_listed => return Ok(()),

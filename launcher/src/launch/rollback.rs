@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use common::error::{Class, Report};
-use common::forge::{Removal, RunnerId, When};
+use common::forge::{Removal, RunnerId, When, Which};
 use common::spec::CloudKind;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -120,7 +120,7 @@ impl Launch<'_> {
         } else {
             let runners = self
                 .forge
-                .runners(Some(&self.request.name))
+                .runners(Which::Named(&self.request.name))
                 .await
                 .context("looking for the registration")?;
             runners.into_iter().map(|runner| runner.id).collect()

@@ -8,15 +8,16 @@ mod scope;
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use url::Url;
 
-use super::{Enroll, Enrollment, Forge, Package, Platform, Removal, Rerun, RerunOutcome, Runner, RunnerId, When};
+use super::lost;
+use super::{Enroll, Enrollment, Forge, Package, Platform, Removal, Rerun, RerunOutcome, Runner, RunnerId, When, Which};
 use crate::error::{Class, Failure};
-use crate::http::{self, Answer, Lost, Retry};
+use crate::http::{self, Answer, Retry};
 use crate::secret::Secret;
 use refusal::Permission;
 use scope::Scope;
@@ -27,8 +28,6 @@ const API_VERSION: &str = "2022-11-28";
 const PAGE: &str = "100";
 /// More pages of runners than an organisation can have (10 000 runners a group): a server that pages for ever is not followed.
 const MAX_PAGES: usize = 1000;
-/// How often a request whose answer was lost is sent, once it is known that it was not taken.
-const LOST_TRIES: usize = 3;
 /// The runner group that every repository and organisation has.
 const DEFAULT_GROUP: u64 = 1;
 
@@ -43,11 +42,8 @@ pub struct GitHub {
 impl GitHub {
     /// Reads the page's address; asks nothing yet.
     pub fn new(repo: &Url, token: &Secret) -> Result<Self> {
-        let refuse = || Failure::new(Class::Usage, "the token holds characters that no token has").hint("look for a line break in it");
-        let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose())).map_err(|_| refuse())?;
-        bearer.set_sensitive(true);
         let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, bearer);
+        headers.insert(AUTHORIZATION, http::authorization(&format!("Bearer {}", token.expose()))?);
         headers.insert(ACCEPT, HeaderValue::from_static("application/vnd.github+json"));
         headers.insert("x-github-api-version", HeaderValue::from_static(API_VERSION));
         Ok(Self {
@@ -64,10 +60,14 @@ impl GitHub {
         Self { retry, ..self }
     }
 
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let url = format!("{}{path}", self.scope.api());
+        self.http.request(method, url).headers(self.headers.clone())
+    }
+
     /// Sends one request to a path below the API's base; what is refused with 4xx is the caller's to judge.
     async fn call(&self, method: Method, path: &str, query: &[(&str, &str)], body: Option<&Value>, retry: &Retry) -> Result<Answer> {
-        let url = format!("{}{path}", self.scope.api());
-        let mut request = self.http.request(method, url).headers(self.headers.clone()).query(query);
+        let mut request = self.request(method, path).query(query);
         if let Some(body) = body {
             request = request.json(body);
         }
@@ -104,18 +104,6 @@ impl GitHub {
         Ok(pages)
     }
 
-    /// Sends what must not be taken twice. `None`: the answer was lost; by the time that this is known, what was taken can be seen.
-    async fn post_once(&self, path: &str, body: Option<&Value>, retry: &Retry) -> Result<Option<Answer>> {
-        match self.call(Method::POST, path, &[], body, &retry.once()).await {
-            Err(error) if error.downcast_ref::<Lost>().is_some() => {
-                tracing::info!("looking whether it was taken: {error:#}");
-                tokio::time::sleep(retry.first).await;
-                Ok(None)
-            }
-            answer => answer.map(Some),
-        }
-    }
-
     async fn registration_token(&self) -> Result<Secret> {
         #[derive(Deserialize)]
         struct Token {
@@ -128,20 +116,21 @@ impl GitHub {
         }
     }
 
-    async fn just_in_time(&self, request: &Enroll) -> Result<Enrollment> {
+    async fn just_in_time(&self, enroll: &Enroll) -> Result<Enrollment> {
         #[derive(Deserialize)]
         struct Made {
             runner: RunnerAnswer,
             encoded_jit_config: Secret,
         }
         // GitHub adds its own labels to a runner that registers itself, but not to one that is made here.
-        let own = ["self-hosted", "Linux", request.platform.label()].map(str::to_owned);
-        let labels = [&own, request.labels.as_slice()].concat();
-        let body = json!({ "name": request.name, "runner_group_id": DEFAULT_GROUP, "labels": labels, "work_folder": "_work" });
+        let own = ["self-hosted", "Linux", enroll.platform.label()].map(str::to_owned);
+        let labels = [&own, enroll.labels.as_slice()].concat();
+        let body = json!({ "name": enroll.name, "runner_group_id": DEFAULT_GROUP, "labels": labels, "work_folder": "_work" });
         let path = format!("{}/actions/runners/generate-jitconfig", self.scope.path());
-        for _ in 0..LOST_TRIES {
-            let Some(answer) = self.post_once(&path, Some(&body), &self.retry).await? else {
-                self.forget(&request.name, &labels).await?;
+        for _ in 0..lost::TRIES {
+            let request = self.request(Method::POST, &path).json(&body);
+            let Some(answer) = lost::send_once(request, &self.retry).await? else {
+                self.forget(&enroll.name, &labels).await?;
                 continue;
             };
             return match answer.status {
@@ -153,19 +142,19 @@ impl GitHub {
                     })
                 }
                 StatusCode::CONFLICT => Err(
-                    Failure::new(Class::NameInUse, format!("another runner has the name `{}`", request.name))
+                    Failure::new(Class::NameInUse, format!("another runner has the name `{}`", enroll.name))
                         .hint("choose another `--name`, or remove that runner")
                         .into(),
                 ),
                 _ => Err(refusal::of(&answer, &self.scope, Permission::Runners)),
             };
         }
-        anyhow::bail!("GitHub's answer was lost {LOST_TRIES} times")
+        Err(lost::give_up())
     }
 
     /// Deletes a registration that was made for us, but whose configuration was lost on the way: it could never be used.
     async fn forget(&self, name: &str, labels: &[String]) -> Result<()> {
-        let found = self.runners(Some(name)).await?;
+        let found = self.runners(Which::Named(name)).await?;
         for runner in found
             .iter()
             .filter(|runner| !runner.online && !runner.busy && runner.has_labels(labels))
@@ -209,17 +198,20 @@ impl Forge for GitHub {
         self.registration_token().await.map(drop)
     }
 
-    async fn runners(&self, name: Option<&str>) -> Result<Vec<Runner>> {
+    async fn runners(&self, which: Which<'_>) -> Result<Vec<Runner>> {
         #[derive(Deserialize)]
         struct Page {
             runners: Vec<RunnerAnswer>,
         }
         let path = format!("{}/actions/runners", self.scope.path());
-        let only: Vec<_> = name.map(|name| ("name", name)).into_iter().collect();
+        let only = match which {
+            Which::Named(name) => vec![("name", name)],
+            Which::All | Which::Matching(..) => Vec::new(),
+        };
         let pages: Vec<Page> = self.pages(&path, &only, &self.retry, Permission::Runners).await?;
         let mut found: Vec<_> = pages.into_iter().flat_map(|page| page.runners).map(Runner::from).collect();
         // Older servers do not know the parameter and send all of them.
-        found.retain(|runner| name.is_none_or(|name| runner.name == name));
+        found.retain(|runner| !which.excludes(&runner.name));
         Ok(found)
     }
 

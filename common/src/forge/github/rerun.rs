@@ -9,18 +9,14 @@ use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::GitHub;
 use super::find::{self, Wanted};
 use super::refusal::{self, Permission};
-use super::{GitHub, LOST_TRIES};
-use crate::forge::{Declined, Interrupted, Rerun, RerunOutcome, RerunScope};
+use crate::forge::{Declined, Interrupted, Rerun, RerunOutcome, RerunScope, lost, pace};
 use crate::http::{Answer, Retry};
 
-/// How often the run is looked at within the patience.
-const LOOKS: u32 = 20;
 /// How GitHub writes that a job or a run ended well.
 const SUCCESS: &str = "success";
-/// Bounds of the time between two looks.
-const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 #[derive(Deserialize)]
 struct Run {
@@ -115,7 +111,7 @@ async fn found(github: &GitHub, actions: &str, wanted: &Wanted<'_>, patience: Du
         if found.is_some() || began.elapsed() >= patience {
             return Ok(found);
         }
-        sleep(interval(patience)).await;
+        sleep(pace::interval(patience)).await;
     }
 }
 
@@ -131,11 +127,6 @@ struct Conversation<'a> {
     id: String,
     /// The attempt that was interrupted.
     attempt: u32,
-}
-
-/// How often the forge is looked at within the patience.
-fn interval(patience: Duration) -> Duration {
-    (patience / LOOKS).clamp(LOOK_EVERY.0, LOOK_EVERY.1)
 }
 
 impl Conversation<'_> {
@@ -154,7 +145,7 @@ impl Conversation<'_> {
                 return Ok(RerunOutcome::Requested(scope));
             }
             // It runs, though it had ended a moment ago: the two halves of GitHub do not agree yet, or somebody else was faster.
-            sleep(interval(self.request.patience)).await;
+            sleep(pace::interval(self.request.patience)).await;
             began = Instant::now();
         }
     }
@@ -182,7 +173,7 @@ impl Conversation<'_> {
                 tracing::warn!("the run does not end by itself: `{verb}`, so that the interrupted job can run again");
                 self.cancel(verb).await?;
             }
-            sleep(interval(patience)).await;
+            sleep(pace::interval(patience)).await;
         }
     }
 
@@ -225,8 +216,9 @@ impl Conversation<'_> {
 
     /// Asks once for sure: when the answer is lost, the run's attempt tells whether it was taken.
     async fn ask(&self, path: &str) -> Result<Asked> {
-        for _ in 0..LOST_TRIES {
-            let Some(answer) = self.github.post_once(path, None, &self.retry).await? else {
+        for _ in 0..lost::TRIES {
+            let request = self.github.request(Method::POST, path);
+            let Some(answer) = lost::send_once(request, &self.retry).await? else {
                 if self.run().await?.is_some_and(|run| run.attempt > self.attempt) {
                     return Ok(Asked::Taken);
                 }
@@ -239,7 +231,7 @@ impl Conversation<'_> {
                 _ => Asked::Refused(answer),
             });
         }
-        anyhow::bail!("GitHub's answer was lost {LOST_TRIES} times")
+        Err(lost::give_up())
     }
 
     /// Whether our job, the last that our runner had in this run, ended well after all; where GitHub names no job of ours, the run tells.

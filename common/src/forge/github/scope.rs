@@ -3,9 +3,10 @@
 use std::fmt;
 
 use anyhow::Result;
-use url::{Host, Url};
+use url::Url;
 
 use crate::error::{Class, Failure};
+use crate::forge::page;
 
 /// A repository, organisation or enterprise, with the API that serves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,20 +25,17 @@ enum Kind {
 impl Scope {
     /// Reads a page's address: `https://HOST/OWNER/REPO`, `https://HOST/ORG` or `https://HOST/enterprises/NAME`.
     pub fn parse(page: &Url) -> Result<Self> {
-        let refuse = |what: &str, hint: &str| Err(Failure::new(Class::Usage, format!("`{}` {what}", shown(page))).hint(hint).into());
-        if page.scheme() != "https" && !(page.scheme() == "http" && is_loopback(page)) {
-            return refuse("is not an https address", "a token is never sent in clear; use https");
-        }
+        page::check(page)?;
         let parts: Vec<&str> = page.path().split('/').filter(|part| !part.is_empty()).collect();
         let kind = match parts.as_slice() {
             ["enterprises", name] => Kind::Enterprise((*name).into()),
             [owner, repo] => Kind::Repository((*owner).into(), repo.strip_suffix(".git").unwrap_or(repo).into()),
             [organisation] => Kind::Organisation((*organisation).into()),
             _ => {
-                return refuse(
-                    "is not a repository, organisation or enterprise",
-                    "expected `https://github.com/OWNER/REPO`",
-                );
+                let message = format!("`{}` is not a repository, organisation or enterprise", page::shown(page));
+                return Err(Failure::new(Class::Usage, message)
+                    .hint("expected `https://github.com/OWNER/REPO`")
+                    .into());
             }
         };
         let api = api(page);
@@ -112,20 +110,6 @@ fn api(page: &Url) -> String {
         _ if host.ends_with(".ghe.com") => format!("https://api.{host}"),
         _ => format!("{}/api/v3", page.origin().ascii_serialization()),
     }
-}
-
-fn is_loopback(page: &Url) -> bool {
-    match page.host() {
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        Some(Host::Domain(name)) => name == "localhost",
-        None => false,
-    }
-}
-
-/// The address without the credentials that a git remote may hold.
-fn shown(page: &Url) -> String {
-    format!("{}{}", page.origin().ascii_serialization(), page.path())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use async_trait::async_trait;
-use common::forge::{Enroll, Enrollment, Forge, Package, Platform, Removal, Rerun, RerunOutcome, Runner, RunnerId, When};
+use common::forge::{Enroll, Enrollment, Forge, Package, Platform, Removal, Rerun, RerunOutcome, Runner, RunnerId, When, Which};
 use common::secret::Secret;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -93,8 +93,12 @@ impl Forge for Servers {
         self.call("check_access", "", |_| ()).await
     }
 
-    async fn runners(&self, name: Option<&str>) -> Result<Vec<Runner>> {
-        self.call("runners", name.unwrap_or_default(), |state| {
+    async fn runners(&self, which: Which<'_>) -> Result<Vec<Runner>> {
+        let name = match which {
+            Which::Named(name) | Which::Matching(name, _) => name,
+            Which::All => "",
+        };
+        self.call("runners", name, |state| {
             let is_up = state
                 .created
                 .zip(state.online_after)
@@ -105,7 +109,7 @@ impl Forge for Servers {
                 state.runners.push(runner(&name, true));
             }
             let all = state.runners.iter();
-            all.filter(|runner| name.is_none_or(|name| runner.name == name)).cloned().collect()
+            all.filter(|runner| !which.excludes(&runner.name)).cloned().collect()
         })
         .await
     }

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use common::error::{Class, Report};
-use common::forge::{Enroll, Enrollment, Forge, Package, Platform, Removal, Rerun, RerunOutcome, Runner as Registered, RunnerId, When};
+use common::forge::{
+    Enroll, Enrollment, Forge, Package, Platform, Removal, Rerun, RerunOutcome, Runner as Registered, RunnerId, When, Which,
+};
 use common::log::Level;
 use common::secret::Secret;
 use common::spec::{Credential, ForgeKind, RunnerOptions, RunnerSpec, SPEC_VERSION};
@@ -35,7 +37,7 @@ impl Forge for Offer {
     async fn check_access(&self) -> anyhow::Result<()> {
         unreachable!("not asked by a runner")
     }
-    async fn runners(&self, _: Option<&str>) -> anyhow::Result<Vec<Registered>> {
+    async fn runners(&self, _: Which<'_>) -> anyhow::Result<Vec<Registered>> {
         unreachable!("not asked by a runner")
     }
     async fn enroll(&self, _: &Enroll) -> anyhow::Result<Enrollment> {
