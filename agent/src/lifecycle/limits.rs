@@ -22,6 +22,8 @@ const FINISH: Duration = Duration::from_mins(2);
 const FORGE: Duration = Duration::from_secs(45);
 /// The runner needs up to ten seconds to end a step, and some to tell the forge.
 const GRACE: Duration = Duration::from_secs(30);
+/// The same for a runner that has no job, and that the forge does not know any more.
+const FORGOTTEN: Duration = Duration::from_secs(5);
 /// How long after its last hook a job's last line may come.
 const SETTLE: Duration = Duration::from_secs(10);
 /// How long what outlives the grace may take to vanish when it is killed.
@@ -116,7 +118,9 @@ pub fn save_budget(state: &State) -> Duration {
 
 /// How long the runner may take to stop, from the beginning of the step.
 pub fn grace(state: &State) -> Duration {
-    left(state).map_or(GRACE, |left| GRACE.min(left / GRACE_PART))
+    // Nobody is left to be told of anything; GitLab's runner would wait for the answer to its last question.
+    let usual = if state.job.is_none() && !state.registered { FORGOTTEN } else { GRACE };
+    left(state).map_or(usual, |left| usual.min(left / GRACE_PART))
 }
 
 /// How long the forge may take to run the job again, from the beginning of the step.

@@ -1,7 +1,9 @@
 //! The forge's own runner program: how it is installed, started, read and stopped.
 
+mod docker;
 mod environment;
 mod github;
+mod gitlab;
 mod program;
 mod release;
 
@@ -44,9 +46,10 @@ pub trait Runner: Send + Sync {
 pub fn open(spec: &RunnerSpec, state_dir: &Path, user: Option<User>, forge: Arc<dyn Forge>) -> Result<Box<dyn Runner>> {
     match spec.forge {
         ForgeKind::GitHub => Ok(Box::new(github::GitHub::new(spec, state_dir, user, forge)?)),
-        ForgeKind::GitLab | ForgeKind::Bitbucket => {
+        ForgeKind::GitLab => Ok(Box::new(gitlab::GitLab::new(spec, state_dir, user, forge)?)),
+        ForgeKind::Bitbucket => {
             let message = format!("this agent has no runner of {}", spec.forge);
-            Err(Failure::new(Class::Usage, message).hint("supported: github").into())
+            Err(Failure::new(Class::Usage, message).hint("supported: github, gitlab").into())
         }
     }
 }

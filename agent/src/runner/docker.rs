@@ -1,0 +1,44 @@
+//! Whether jobs run in containers, where that is for the runner to say.
+
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use common::error::{Class, Failure};
+use common::spec::Executor;
+
+use crate::supervise;
+
+/// Where Docker listens unless `DOCKER_HOST` says otherwise.
+const SOCKET: &str = "/var/run/docker.sock";
+/// There while NVIDIA's driver is loaded.
+const GPU: &str = "/dev/nvidiactl";
+/// What lets containers use it.
+const TOOLKIT: &str = "nvidia-container-runtime";
+
+/// Whether they do. To be asked when the start-up script, which may install Docker, has run.
+pub fn is_wanted(executor: Executor) -> Result<bool> {
+    match executor {
+        Executor::Shell => Ok(false),
+        Executor::Auto => Ok(answers()),
+        Executor::Docker if answers() => Ok(true),
+        Executor::Docker => Err(Failure::new(Class::NotOnline, "no Docker answers on this machine")
+            .hint("install it in the image or in --cloud-startup-script, or run jobs in a shell with --executor=shell")
+            .into()),
+    }
+}
+
+/// Whether containers can use a GPU of this machine.
+pub fn has_gpu() -> bool {
+    Path::new(GPU).exists() && supervise::find_program(TOOLKIT).is_some()
+}
+
+/// One elsewhere (`tcp://…`) is taken at its word.
+fn answers() -> bool {
+    let host = std::env::var("DOCKER_HOST").unwrap_or_default();
+    match host.strip_prefix("unix://") {
+        Some(path) => UnixStream::connect(PathBuf::from(path)).is_ok(),
+        None if host.is_empty() => UnixStream::connect(SOCKET).is_ok(),
+        None => true,
+    }
+}
