@@ -12,8 +12,8 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use sandbox::ci::{JobSpec, RunId, Workflow};
 use sandbox::events::Event;
-use sandbox::github::{JobSpec, RunId, Workflow};
 use sandbox::instance::Isolation;
 use sandbox::world::{Options, World};
 use tokio::process::Child;
@@ -151,7 +151,7 @@ impl Scene {
 
     /// Queues a run of these jobs.
     pub fn run(&self, jobs: &[JobSpec]) -> RunId {
-        self.world.github.start_run(Workflow {
+        self.world.forge.start_run(Workflow {
             name: "ci".into(),
             jobs: jobs.to_vec(),
         })
@@ -181,7 +181,7 @@ impl Scene {
 
     /// Waits for a run's end and returns its conclusion.
     pub async fn conclusion(&self, run: RunId) -> String {
-        match self.world.github.wait_run(run, PATIENCE).await {
+        match self.world.forge.wait_run(run, PATIENCE).await {
             Some(view) => view.conclusion.unwrap_or_default(),
             None => panic!("the run did not end:\n{}", self.timeline()),
         }

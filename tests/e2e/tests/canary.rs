@@ -17,10 +17,11 @@ async fn scene() -> Scene {
         &standin::sha256(format!("{now:?} {}", std::process::id()).as_bytes())[..36]
     );
     Scene::with(Options {
-        github: github::Options {
+        forge: github::Options {
             token,
             ..github::Options::default()
-        },
+        }
+        .into(),
         ..Options::default()
     })
     .await
@@ -48,7 +49,7 @@ async fn a_job_finds_no_secret_on_its_machine_and_no_log_tells_one() {
         return;
     }
     let scene = scene().await;
-    let token = scene.world.github.token().to_owned();
+    let token = scene.world.forge.token().to_owned();
     let aws = secret(&scene, "AWS_SECRET_ACCESS_KEY");
     let run = scene.job(&format!("{}\n{}", search(&token), search(&aws)));
     let launched = scene.launch(&["--log=debug", &startup_script("echo prepared")]).await;
@@ -83,7 +84,7 @@ async fn the_search_finds_what_is_there_to_be_found() {
         return;
     }
     let scene = scene().await;
-    let token = scene.world.github.token().to_owned();
+    let token = scene.world.forge.token().to_owned();
     let run = scene.job(&search(&token));
     let leak = startup_script(&format!("umask 022; echo '{token}' >/etc/leak"));
     scene.launch(&[&leak]).await.succeeded();
@@ -95,9 +96,9 @@ async fn the_search_finds_what_is_there_to_be_found() {
 #[tokio::test]
 async fn no_argument_of_any_process_is_a_secret() {
     let scene = scene().await;
-    let token = scene.world.github.token().to_owned();
+    let token = scene.world.forge.token().to_owned();
     let registers = Gate::default();
-    scene.world.github.faults().add(Fault {
+    scene.world.forge.faults().add(Fault {
         request: "POST /_runner/register".into(),
         skip: 0,
         times: 1,

@@ -43,7 +43,7 @@ async fn the_registration_of_a_machine_that_vanished_is_deleted() {
     scene.event("runner-offline").await;
     let rehearsed = fleet(&scene, &["reap", "--dry-run"]).await.stdout;
     assert!(rehearsed.contains("would be deleted"), "{rehearsed}");
-    assert_eq!(scene.world.github.runners().len(), 1);
+    assert_eq!(scene.world.forge.runners().len(), 1);
     let reaped = fleet(&scene, &["reap"]).await.stdout;
     assert!(reaped.contains("its registration deleted"), "{reaped}");
     scene.end().await;
@@ -59,17 +59,17 @@ async fn a_job_that_could_not_be_run_again_before_the_machine_died_is_by_who_cle
     // The forge is of no help as long as the machine lives.
     scene
         .world
-        .github
+        .forge
         .faults()
         .answer("POST /repos/*/rerun-failed-jobs", usize::MAX, 500, "{}");
     let first = scene.world.ec2.instances().remove(0);
     scene.world.ec2.spot_notice(&first.id, Duration::from_secs(8));
     scene.all_gone().await;
-    assert_eq!(scene.world.github.run(run).unwrap().attempt, 1);
-    scene.world.github.faults().clear();
+    assert_eq!(scene.world.forge.run(run).unwrap().attempt, 1);
+    scene.world.forge.faults().clear();
     let reaped = fleet(&scene, &["reap"]).await.stdout;
     assert!(reaped.contains("runs again"), "{reaped}");
-    assert_eq!(scene.world.github.run(run).unwrap().attempt, 2);
+    assert_eq!(scene.world.forge.run(run).unwrap().attempt, 2);
     let again = fleet(&scene, &["reap"]).await.stdout;
     assert!(!again.contains("runs again"), "once: {again}");
     std::fs::write(&gate, "").unwrap();

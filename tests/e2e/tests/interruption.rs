@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use e2e::{Scene, hosted, job, startup_script, until};
-use sandbox::github::RunId;
+use sandbox::ci::RunId;
 use sandbox::instance::Isolation;
 
 /// What EC2 leaves a spot machine is two minutes; a scaled machine has this long.
@@ -60,7 +60,7 @@ async fn no_retry_means_that_nothing_is_run_again() {
     scene.take_back(NOTICE);
     assert_eq!(scene.conclusion(run).await, "failure");
     scene.all_gone().await;
-    assert_eq!(scene.world.github.run(run).unwrap().attempt, 1);
+    assert_eq!(scene.world.forge.run(run).unwrap().attempt, 1);
     scene.end().await;
 }
 
@@ -75,7 +75,7 @@ async fn a_job_past_the_time_limit_is_interrupted_and_runs_again_up_to_the_attem
     scene.launch(&["--job-time-limit=2s", "--max-attempts=2"]).await.succeeded();
     scene.all_gone().await;
     assert_eq!(scene.conclusion(run).await, "failure");
-    assert_eq!(scene.world.github.run(run).unwrap().attempt, 2);
+    assert_eq!(scene.world.forge.run(run).unwrap().attempt, 2);
     scene.end().await;
 }
 
@@ -120,7 +120,7 @@ async fn a_job_may_save_its_work_before_it_is_interrupted() {
     );
     let ended = scene.event("job-completed").await;
     assert!(saved.at < ended.at, "the job still ran:\n{}", scene.timeline());
-    assert!(!scene.timeline().contains(scene.world.github.token()), "the script has no token");
+    assert!(!scene.timeline().contains(scene.world.forge.token()), "the script has no token");
     scene.runs_again(run, &gate).await;
 }
 
@@ -164,7 +164,7 @@ async fn with_a_healthy_sibling(policy: &str) -> (Scene, RunId) {
 }
 
 fn conclusion_of(scene: &Scene, run: RunId, key: &str) -> Option<String> {
-    let view = scene.world.github.run(run).unwrap();
+    let view = scene.world.forge.run(run).unwrap();
     view.jobs.into_iter().find(|job| job.key == key).unwrap().conclusion
 }
 

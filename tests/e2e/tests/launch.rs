@@ -85,10 +85,10 @@ async fn a_token_that_is_refused_costs_nothing() {
         (404, r#"{"message":"Not Found"}"#, 3, "octo/train"),
     ] {
         let scene = Scene::new().await;
-        scene.world.github.faults().answer(REGISTRATION, 99, status, body);
+        scene.world.forge.faults().answer(REGISTRATION, 99, status, body);
         let outcome = scene.launch(&[]).await;
         outcome.failed_with(code, &[says, "hint"]);
-        assert!(!outcome.stderr.contains(scene.world.github.token()), "{}", outcome.stderr);
+        assert!(!outcome.stderr.contains(scene.world.forge.token()), "{}", outcome.stderr);
         assert!(scene.world.ec2.instances().is_empty());
         scene.end().await;
     }
@@ -97,7 +97,7 @@ async fn a_token_that_is_refused_costs_nothing() {
 #[tokio::test]
 async fn a_forge_that_stumbles_is_asked_again() {
     let scene = Scene::new().await;
-    let faults = scene.world.github.faults();
+    let faults = scene.world.forge.faults();
     faults.answer(REGISTRATION, 1, 502, "<html>Bad gateway</html>");
     faults.add(sandbox::faults::Fault {
         request: "GET /repos/*/actions/runners*".into(),
@@ -119,7 +119,7 @@ async fn rate_limits_are_waited_for() {
         if header == "x-ratelimit-reset" {
             headers.push(("x-ratelimit-remaining".into(), "0".into()));
         }
-        scene.world.github.faults().add(sandbox::faults::Fault {
+        scene.world.forge.faults().add(sandbox::faults::Fault {
             request: REGISTRATION.into(),
             skip: 0,
             times: 1,
@@ -220,10 +220,10 @@ async fn a_dry_run_changes_nothing_and_shows_no_secret() {
         outcome.stdout
     );
     let shown = outcome.stdout + &outcome.stderr;
-    assert!(!shown.contains(scene.world.github.token()), "{shown}");
+    assert!(!shown.contains(scene.world.forge.token()), "{shown}");
     let writes = scene
         .world
-        .github
+        .forge
         .requests()
         .into_iter()
         .filter(|request| request.method != "GET")

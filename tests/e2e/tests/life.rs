@@ -31,7 +31,7 @@ async fn a_failing_job_is_no_reason_to_run_it_again() {
     scene.launch(&[]).await.succeeded();
     assert_eq!(scene.conclusion(run).await, "failure");
     scene.all_gone().await;
-    assert_eq!(scene.world.github.run(run).unwrap().attempt, 1);
+    assert_eq!(scene.world.forge.run(run).unwrap().attempt, 1);
     scene.end().await;
 }
 
@@ -43,7 +43,7 @@ async fn single_takes_one_job_and_leaves_the_other() {
     scene.all_gone().await;
     let done = scene
         .world
-        .github
+        .forge
         .run(run)
         .unwrap()
         .jobs
@@ -68,7 +68,7 @@ async fn single_without_retry_sends_no_token_to_the_machine() {
         .find(|(action, _)| action == "RunInstances")
         .unwrap();
     let data = sandbox::instance::user_data(&form["UserData"]).unwrap();
-    assert!(!data.contains(scene.world.github.token()), "the token went to the machine");
+    assert!(!data.contains(scene.world.forge.token()), "the token went to the machine");
     scene.end().await;
 }
 
@@ -103,7 +103,7 @@ async fn the_launch_job_of_the_same_run_sees_the_outputs() {
 async fn an_idle_timeout_that_races_with_an_assignment_loses() {
     let scene = Scene::new().await;
     let gate = sandbox::faults::Gate::default();
-    scene.world.github.faults().add(sandbox::faults::Fault {
+    scene.world.forge.faults().add(sandbox::faults::Fault {
         request: "DELETE /repos/*/actions/runners/*".into(),
         skip: 0,
         times: 1,
@@ -153,7 +153,7 @@ async fn a_runner_that_listens_though_the_forge_has_forgotten_it_is_noticed() {
         .launch(&["--name=ghost", "--idle-timeout=never", "--registration-check=1s"])
         .await;
     launched.succeeded();
-    scene.world.github.make_ghost("ghost");
+    scene.world.github().make_ghost("ghost");
     scene
         .event_where("the agent's end", |event| {
             event.detail.contains("runner was removed from the forge")
@@ -169,7 +169,7 @@ async fn the_agent_asks_the_forge_three_times_in_its_life() {
     scene.launch(&[]).await.succeeded();
     assert_eq!(scene.conclusion(run).await, "success");
     scene.all_gone().await;
-    let ip = scene.world.github.requests();
+    let ip = scene.world.forge.requests();
     let asked: Vec<_> = ip.iter().filter(|request| request.from_agent()).collect();
     assert!(asked.len() <= 3, "{asked:#?}");
     scene.end().await;

@@ -129,7 +129,7 @@ async fn it_stays_up_when_the_agent_was_killed_and_the_next_one_clears_up() {
 async fn it_stays_up_when_the_forge_refuses_everything() {
     let host = Host::new().await;
     let runner = host.online(&["--idle-timeout=never"]).await;
-    let faults = host.scene.world.github.faults();
+    let faults = host.scene.world.forge.faults();
     for request in ["GET /repos/*", "POST /repos/*", "DELETE /repos/*"] {
         faults.answer(request, usize::MAX, 401, r#"{"message":"Bad credentials"}"#);
     }
@@ -137,10 +137,10 @@ async fn it_stays_up_when_the_forge_refuses_everything() {
     ended(runner).await.succeeded();
     faults.clear();
     // Its registration is all that is left, and in the way of the next one: its owner must remove it.
-    assert_eq!(host.scene.world.github.runners().len(), 1);
+    assert_eq!(host.scene.world.forge.runners().len(), 1);
     let next = ended(host.start(&["--idle-timeout=1s"])).await;
     next.failed_with(6, &["here", "hint"]);
-    host.scene.world.github.make_ghost("here");
+    host.scene.world.github().make_ghost("here");
     host.end().await;
 }
 

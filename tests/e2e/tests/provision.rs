@@ -67,7 +67,7 @@ async fn a_daemon_that_the_startup_script_leaves_does_not_hold_the_launch() {
 #[tokio::test]
 async fn a_runner_that_never_comes_online_is_rolled_back() {
     let scene = Scene::new().await;
-    scene.world.github.faults().answer("POST /_runner/*", 9999, 500, "{}");
+    scene.world.forge.faults().answer("POST /_runner/*", 9999, 500, "{}");
     let outcome = scene.launch(&["--provisioning-timeout=6s"]).await;
     outcome.failed_with(5, &["hint"]);
     scene.end().await;
@@ -85,16 +85,17 @@ async fn a_runner_archive_with_another_checksum_is_not_started() {
 }
 
 fn archive(scene: &Scene) -> String {
-    scene.world.github.archive_url()
+    scene.world.github().archive_url()
 }
 
 #[tokio::test]
 async fn a_truncated_runner_archive_is_not_started() {
     let scene = Scene::with(Options {
-        github: github::Options {
+        forge: github::Options {
             truncate_archive: true,
             ..github::Options::default()
-        },
+        }
+        .into(),
         ..Options::default()
     })
     .await;

@@ -29,7 +29,7 @@ enum Call {
 impl Call {
     fn faults<'w>(&self, scene: &'w Scene) -> &'w Faults {
         match self {
-            Self::Forge(_) => scene.world.github.faults(),
+            Self::Forge(_) => scene.world.forge.faults(),
             Self::Cloud(_) => scene.world.ec2.faults(),
         }
     }
@@ -184,7 +184,7 @@ async fn a_job_that_was_stopped_before_it_could_tell_its_ids_is_run_again() {
     let failed = scene.job("false");
     assert_eq!(scene.conclusion(failed).await, "failure");
     let held = Gate::default();
-    scene.world.github.faults().add(Fault {
+    scene.world.forge.faults().add(Fault {
         request: "POST /_runner/renew".into(),
         skip: 0,
         times: 1,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use anyhow::Result;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use sandbox::ci::{JobSpec, RunId, Workflow};
 use sandbox::events::{Event, Events};
-use sandbox::github::{JobSpec, RunId, Workflow};
 use sandbox::world::{Options, World};
 
 use super::show::{Place, follow};
@@ -101,13 +101,13 @@ impl Scene {
             job("launch", &["ubuntu-latest"], &[], launch),
             job("train", &["self-hosted", "gpu"], &["launch"], script),
         ];
-        self.world.github.start_run(Workflow { name: "ci".into(), jobs })
+        self.world.forge.start_run(Workflow { name: "ci".into(), jobs })
     }
 }
 
 async fn whole_life() -> Result<bool> {
     let mut scene = Scene::open("one instance lives its whole life").await?;
-    let timeline = follow(scene.world.events.clone(), Place::Stdout);
+    let timeline = follow(&scene.world, Place::Stdout);
     let prepared = scene.world.dir().join("prepared");
     let startup = format!("#!/bin/sh\necho installing what the job needs\ntouch '{}'\n", prepared.display());
     let startup = STANDARD.encode(startup);
@@ -143,7 +143,7 @@ async fn whole_life() -> Result<bool> {
 
 async fn lost_machine() -> Result<bool> {
     let mut scene = Scene::open("a spot machine is lost in the middle of a job").await?;
-    let timeline = follow(scene.world.events.clone(), Place::Stdout);
+    let timeline = follow(&scene.world, Place::Stdout);
     let gate = scene.world.dir().join("second-machine");
     let launch = "cml runner --cloud=aws --cloud-spot --labels=gpu --idle-timeout=2s --provisioning-timeout=60s";
     let script = format!(
@@ -176,13 +176,10 @@ async fn lost_machine() -> Result<bool> {
     scene
         .step("a new machine was launched", |_, events| events.count("instance-launched") >= 2)
         .await;
-    let world_github = scene.world.github.clone();
+    let forge = scene.world.forge.clone();
     scene
         .step("the job succeeded on it", move |event, _| {
-            event.what == "run-completed"
-                && world_github
-                    .run(run)
-                    .is_some_and(|run| run.conclusion.as_deref() == Some("success"))
+            event.what == "run-completed" && forge.run(run).is_some_and(|run| run.conclusion.as_deref() == Some("success"))
         })
         .await;
     scene

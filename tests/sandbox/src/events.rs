@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 /// Who did it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
-    /// GitHub: registrations, runs, jobs.
+    /// The forge: registrations, runs, jobs.
     Forge,
     /// The EC2 API.
     Cloud,

@@ -31,7 +31,7 @@ pub enum Effect {
         status: u16,
         /// Extra headers.
         headers: Vec<(String, String)>,
-        /// Body: JSON for GitHub, XML for EC2.
+        /// Body: JSON for a forge, XML for EC2.
         body: String,
     },
     /// The connection is closed without an answer; the request is not acted on.

@@ -1,8 +1,10 @@
-//! A whole world on loopback: GitHub, EC2, instance metadata, and instances that are real processes.
+//! A whole world on loopback: a forge, EC2, instance metadata, and instances that are real processes.
 
+pub mod ci;
 pub mod ec2;
 pub mod events;
 pub mod faults;
+pub mod forge;
 pub mod form;
 pub mod github;
 pub mod imds;

@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use jiff::SignedDuration;
 
-/// A whole world on loopback: GitHub, EC2, instance metadata, and instances that are real processes.
+/// A whole world on loopback: a forge, EC2, instance metadata, and instances that are real processes.
 #[derive(Parser)]
 #[command(name = "cml-sandbox", version)]
 struct Cli {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sandbox::ci::{JobSpec, Workflow};
 use sandbox::ec2::Ec2;
 use sandbox::events::Events;
-use sandbox::github::{JobSpec, Workflow};
 use sandbox::world::{Options, World};
 use tokio::process::{Child, Command};
 
@@ -43,9 +43,9 @@ pub async fn run(rehearsal: &Rehearsal) -> Result<ExitCode> {
     let mut signals = Signals::new()?;
     let world = World::start(Options::default()).await?;
     Place::Stderr.line(world.isolation().describe());
-    let timeline = follow(world.events.clone(), Place::Stderr);
+    let timeline = follow(&world, Place::Stderr);
     for (number, job) in rehearsal.job.iter().enumerate() {
-        world.github.start_run(workflow(job, number)?);
+        world.forge.start_run(workflow(job, number)?);
     }
     for failure in &rehearsal.fail {
         let (action, code, times) = refusal(failure)?;

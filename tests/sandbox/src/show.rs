@@ -2,7 +2,8 @@
 
 use std::io::{IsTerminal as _, Write as _, stderr, stdout};
 
-use sandbox::events::{Event, Events, Source};
+use sandbox::events::{Event, Source};
+use sandbox::world::World;
 use serde_json::{Map, Value};
 use tokio::task::JoinHandle;
 
@@ -35,21 +36,22 @@ impl Place {
 }
 
 /// Prints every event from now on, until the handle is aborted.
-pub fn follow(events: Events, place: Place) -> JoinHandle<()> {
+pub fn follow(world: &World, place: Place) -> JoinHandle<()> {
+    let (events, forge) = (world.events.clone(), world.forge.kind().driver());
     tokio::spawn(async move {
         let mut seen = 0;
         loop {
             for event in events.after(seen).await {
                 seen += 1;
-                place.line(&text(&event, place.has_colours()));
+                place.line(&text(&event, forge, place.has_colours()));
             }
         }
     })
 }
 
-fn text(event: &Event, coloured: bool) -> String {
+fn text(event: &Event, forge: &str, coloured: bool) -> String {
     let (name, colour) = match event.source {
-        Source::Forge => ("github", 35),
+        Source::Forge => (forge, 35),
         Source::Cloud => ("ec2", 33),
         Source::Metadata => ("metadata", 34),
         Source::Instance => (last(&event.subject), 36),
@@ -121,7 +123,7 @@ mod tests {
             subject: "i-00000000000000e01".into(),
             detail: detail.into(),
         };
-        text(&event, false)
+        text(&event, "github", false)
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A whole world: GitHub, EC2 with its instances, the agent's download, and the environment of a command in it.
+//! A whole world: a forge, EC2 with its instances, the agent's download, and the environment of a command in it.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,15 +14,16 @@ use tokio::task::JoinHandle;
 
 use crate::ec2::{self, Ec2};
 use crate::events::{Events, Source};
-use crate::github::{self, GitHub};
+use crate::forge::{self, Forge};
+use crate::github::GitHub;
 use crate::instance::{self, Isolation};
 use crate::standin;
 
 /// How a world is set up.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// Its GitHub.
-    pub github: github::Options,
+    /// Its forge; a GitHub, unless another is asked for.
+    pub forge: forge::Options,
     /// The launcher; else the one that was built beside this program.
     pub launcher: Option<PathBuf>,
     /// The agent that instances download; else the one that was built beside this program.
@@ -38,8 +39,8 @@ const METADATA_INTERVAL: Duration = Duration::from_millis(200);
 pub struct World {
     /// What happens in it.
     pub events: Events,
-    /// Its GitHub.
-    pub github: GitHub,
+    /// Its forge.
+    pub forge: Forge,
     /// Its EC2.
     pub ec2: Ec2,
     isolation: Isolation,
@@ -91,7 +92,7 @@ impl World {
         let (launcher, agent) = (find(options.launcher, "cml")?, find(options.agent, "cml-agent")?);
         let events = Events::default();
         let isolation = Isolation::best();
-        let github = GitHub::start(events.clone(), options.github).await?;
+        let forge = Forge::start(events.clone(), options.forge).await?;
         let record = std::env::var_os("CML_SANDBOX_RECORD_EC2").map(PathBuf::from);
         let instances = dir.path().join("instances");
         let ec2 = Ec2::start(
@@ -107,7 +108,7 @@ impl World {
         let downloads = Downloads::serve(&agent, events.clone()).await?;
         let world = Self {
             events,
-            github,
+            forge,
             ec2,
             isolation,
             dir,
@@ -115,8 +116,18 @@ impl World {
             agent,
             downloads,
         };
-        world.github.set_hosted_env(world.cloud_env());
+        world.forge.set_hosted_env(world.cloud_env());
         Ok(world)
+    }
+
+    /// Its forge, in a world whose forge is a GitHub: for what only a GitHub has.
+    ///
+    /// # Panics
+    /// In a world with another forge.
+    pub fn github(&self) -> &GitHub {
+        match &self.forge {
+            Forge::GitHub(github) => github,
+        }
     }
 
     /// How instances are kept apart from this machine.
@@ -132,12 +143,12 @@ impl World {
     /// The environment of a command in this world.
     pub fn env(&self) -> Vec<(String, String)> {
         let mut env = self.cloud_env();
-        env.push(("CML_RUNNER_REPO".into(), self.github.repo_url()));
-        env.push(("CML_RUNNER_DRIVER".into(), "github".into()));
+        env.push(("CML_RUNNER_REPO".into(), self.forge.repo_url()));
+        env.push(("CML_RUNNER_DRIVER".into(), self.forge.kind().driver().into()));
         env
     }
 
-    /// What a hosted job of the repository has: everything but what GitHub tells it anyway.
+    /// What a hosted job of the repository has: everything but what the forge tells it anyway.
     fn cloud_env(&self) -> Vec<(String, String)> {
         let path = std::env::var("PATH").unwrap_or_default();
         let programs = [&self.launcher, &self.agent].map(|program| program.parent().unwrap_or(Path::new("/")).display().to_string());
@@ -152,11 +163,12 @@ impl World {
             ),
             ("AWS_ENDPOINT_URL_EC2", self.ec2.url()),
             ("AWS_EC2_METADATA_DISABLED", "true".into()),
-            ("REPO_TOKEN", self.github.token().into()),
+            ("REPO_TOKEN", self.forge.token().into()),
             ("CML_RUNNER_AGENT_URL", self.downloads.url.clone()),
             ("CML_RUNNER_AGENT_SHA256", self.downloads.sha256.clone()),
         ];
-        pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+        let pairs = pairs.into_iter().map(|(name, value)| (name.to_owned(), value));
+        pairs.chain(self.forge.command_env()).collect()
     }
 
     /// A proxy that lets nothing out of this world, and tells who tried.
@@ -181,13 +193,13 @@ impl World {
             .filter(|instance| !ended.contains(&instance.state.as_str()));
         let leftovers = Leftovers {
             live_instances: live.map(|instance| instance.id).collect(),
-            registrations: self.github.runners().into_iter().map(|runner| runner.name).collect(),
+            registrations: self.forge.runners().into_iter().map(|runner| runner.name).collect(),
             processes: instance::processes(self.dir.path())
                 .into_iter()
                 .map(|(pid, command)| format!("{pid}: {command}"))
                 .collect(),
         };
-        self.github.close().await;
+        self.forge.close().await;
         self.ec2.close().await;
         for (pid, _) in instance::processes(self.dir.path()) {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);

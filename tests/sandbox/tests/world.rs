@@ -3,7 +3,7 @@
 
 mod wire;
 
-use sandbox::github::{JobSpec, Workflow};
+use sandbox::ci::{JobSpec, Workflow};
 use sandbox::world::{Options, World};
 use wire::{PATIENCE, request};
 
@@ -42,7 +42,7 @@ async fn it_says_what_is_left_and_leaves_nothing() {
         env: Vec::new(),
         timeout: None,
     };
-    world.github.start_run(Workflow {
+    world.forge.start_run(Workflow {
         name: "ci".into(),
         jobs: vec![job],
     });

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use e2e::PATIENCE;
 use e2e::bench::{Usage, resident};
+use sandbox::ci::{JobSpec, Workflow};
 use sandbox::faults::{Effect, Fault, Gate};
-use sandbox::github::{JobSpec, Workflow};
 use sandbox::world::{Options, World};
 
 /// How long the idle agent is watched; the figures are scaled to a minute.
@@ -188,7 +188,7 @@ async fn notice(world: World) -> Result<()> {
     let mut slowest = Duration::ZERO;
     for number in 1..=NOTICES {
         let script = "trap 'exit 1' INT; echo working; while :; do sleep 0.05; done".to_owned();
-        world.github.start_run(Workflow {
+        world.forge.start_run(Workflow {
             name: "ci".into(),
             jobs: vec![JobSpec {
                 key: "train".into(),
@@ -232,7 +232,7 @@ async fn notice(world: World) -> Result<()> {
 }
 
 fn requests(world: &World) -> usize {
-    world.github.requests().iter().filter(|request| request.from_agent()).count()
+    world.forge.requests().iter().filter(|request| request.from_agent()).count()
 }
 
 async fn launch(world: &World, more: &[&str]) -> Result<()> {
@@ -249,7 +249,7 @@ async fn launch(world: &World, more: &[&str]) -> Result<()> {
 
 /// The agent's download → verified → unpacked against `curl | tar xz` of the same archive from the same server.
 async fn archive(world: World) -> Result<()> {
-    let (url, sha256) = world.github.serve_archive(padded(&world.github.archive())?);
+    let (url, sha256) = world.github().serve_archive(padded(&world.github().archive())?);
     let dir = tempfile::tempdir()?;
     let began = Instant::now();
     let script = "curl -sf \"$1\" | tar xz -C \"$2\"";

@@ -7,8 +7,8 @@ use std::time::Duration;
 use e2e::{Scene, startup_script, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sandbox::ci::RunId;
 use sandbox::faults::{self, Effect, Gate};
-use sandbox::github::RunId;
 use tokio::process::Child;
 
 /// Long enough for all of a stop.
@@ -138,7 +138,7 @@ pub async fn live(fault: Fault, when: When) -> Option<Left> {
     let file = held.scene.world.dir().join("script-gate");
     std::fs::write(file, "").unwrap();
     held.scene.all_gone().await;
-    let again = held.run.map(|run| held.scene.world.github.run(run).unwrap().attempt > 1);
+    let again = held.run.map(|run| held.scene.world.forge.run(run).unwrap().attempt > 1);
     let timeline = held.scene.timeline();
     let left = held.scene.world.close().await;
     assert!(
@@ -156,7 +156,7 @@ async fn until_moment(when: When) -> Held {
     let dir = scene.world.dir().to_owned();
     let hold = |request: &str| {
         let gate = Gate::default();
-        scene.world.github.faults().add(faults::Fault {
+        scene.world.forge.faults().add(faults::Fault {
             request: request.into(),
             skip: 0,
             times: 1,
@@ -219,7 +219,7 @@ impl Held {
     fn strike(&self, fault: Fault) {
         let forge = |effect: Effect| {
             for request in ["GET /repos/*", "POST /repos/*", "DELETE /repos/*"] {
-                self.scene.world.github.faults().add(faults::Fault {
+                self.scene.world.forge.faults().add(faults::Fault {
                     request: request.into(),
                     skip: 0,
                     times: usize::MAX,
@@ -255,7 +255,7 @@ impl Held {
             Fault::MetadataSilent => self.scene.world.ec2.silence_metadata(&self.id),
             Fault::ForgeUnreachable => {
                 forge(Effect::Reset);
-                self.scene.world.github.faults().add(faults::Fault {
+                self.scene.world.forge.faults().add(faults::Fault {
                     request: "POST /_runner/*".into(),
                     skip: 0,
                     times: usize::MAX,

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::registry::Registration;
-use super::state::{Job, Run, conclusion};
+use super::registry::Orders;
+use crate::ci::{Job, Registration, Run, conclusion};
 
 /// A commit that every run of this world is of.
 const SHA: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -22,7 +22,7 @@ pub fn error(status: u16, message: &str) -> Value {
 }
 
 /// A registered runner.
-pub fn runner(registration: &Registration) -> Value {
+pub fn runner(registration: &Registration<Orders>) -> Value {
     let own = ["self-hosted", "Linux", "X64", "ARM64"];
     let label = |(at, name): (usize, &String)| {
         let kind = if own.contains(&name.as_str()) { "read-only" } else { "custom" };
@@ -34,7 +34,7 @@ pub fn runner(registration: &Registration) -> Value {
         "name": registration.name,
         "os": "linux",
         "status": if registration.online { "online" } else { "offline" },
-        "busy": registration.job.is_some(),
+        "busy": !registration.jobs.is_empty(),
         "ephemeral": registration.ephemeral,
         "version": registration.version,
         "labels": registration.labels.iter().enumerate().map(label).collect::<Vec<_>>(),

@@ -11,10 +11,9 @@ use axum::routing::{get, post};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::order::Work;
 use super::registry::Purpose;
-use super::run::{Message, Work};
 use super::{GitHub, lock};
-use crate::events::Source;
 
 /// How long a poll for the next job is held.
 const POLL: Duration = Duration::from_secs(20);
@@ -85,7 +84,7 @@ async fn remove(Shared(github): Shared<GitHub>, Json(body): Json<Remove>) -> Sta
             return StatusCode::NOT_FOUND;
         }
         match state.runner(body.id) {
-            Some(runner) if runner.job.is_some() => StatusCode::UNPROCESSABLE_ENTITY,
+            Some(runner) if !runner.jobs.is_empty() => StatusCode::UNPROCESSABLE_ENTITY,
             Some(_) => {
                 state.remove_runner(body.id);
                 StatusCode::OK
@@ -119,23 +118,17 @@ impl Who {
             let Some(runner) = state.runner(self.id).filter(|runner| runner.secret == self.secret) else {
                 return false;
             };
-            runner.seen = Some(Instant::now());
             if self.version.is_some() {
                 runner.version.clone_from(&self.version);
             }
-            runner.polls = runner.polls.saturating_add_signed(polls);
-            if !std::mem::replace(&mut runner.online, true) {
-                let name = runner.name.clone();
-                state.tell("runner-online", name, "");
-            }
-            true
+            state.hear(self.id, polls)
         })
     }
 }
 
 /// The beginning of a session; a runner has one at a time.
 async fn session(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> StatusCode {
-    if lock(&github.0.state).runner(who.id).is_some_and(|runner| runner.polls > 0) {
+    if github.state().runner(who.id).is_some_and(|runner| runner.polls > 0) {
         StatusCode::CONFLICT
     } else if who.speaks(&github, 0) {
         StatusCode::OK
@@ -149,7 +142,7 @@ struct Poll<'a>(&'a GitHub, &'a Who);
 
 impl Drop for Poll<'_> {
     fn drop(&mut self) {
-        let mut state = lock(&self.0.0.state);
+        let mut state = self.0.state();
         if let Some(runner) = state.runner(self.1.id) {
             runner.polls = runner.polls.saturating_sub(1);
         }
@@ -157,7 +150,7 @@ impl Drop for Poll<'_> {
 }
 
 async fn next(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> Response {
-    if lock(&github.0.state).ghosts.contains(&who.id) {
+    if github.state().book.ghosts.contains(&who.id) {
         tokio::time::sleep(POLL).await;
         return StatusCode::NO_CONTENT.into_response();
     }
@@ -167,17 +160,17 @@ async fn next(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> Response 
     let _poll = Poll(&github, &who);
     let ends = tokio::time::Instant::now() + POLL;
     loop {
-        let changed = github.0.changed.notified();
+        let changed = github.changed().notified();
         tokio::pin!(changed);
         changed.as_mut().enable();
         let work = github.change(|state| {
-            let order = state.runner(who.id)?.orders.pop_front().map(Work::Order);
+            let order = state.runner(who.id)?.own.pop_front().map(Work::Order);
             Some(order.or_else(|| state.assign(who.id).map(|message| Work::Job(Box::new(message)))))
         });
         match work {
-            None if lock(&github.0.state).ghosts.contains(&who.id) => {}
+            None if github.state().book.ghosts.contains(&who.id) => {}
             None => return StatusCode::NOT_FOUND.into_response(),
-            Some(Some(Work::Job(message))) => return Json(Work::Job(Box::new(complete(&github, *message)))).into_response(),
+            Some(Some(Work::Job(message))) => return Json(Work::Job(Box::new(github.complete(*message)))).into_response(),
             Some(Some(order)) => return Json(order).into_response(),
             Some(None) => {}
         }
@@ -187,22 +180,12 @@ async fn next(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> Response 
     }
 }
 
-/// Adds what the state does not know.
-pub fn complete(github: &GitHub, message: Message) -> Message {
-    let options = &github.0.options;
-    Message {
-        repository: format!("{}/{}", options.owner, options.repo),
-        server: github.url(),
-        ..message
-    }
-}
-
 /// A runner renews the lock of its job, and learns whether to cancel it.
 async fn renew(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> Response {
     if !who.speaks(&github, 0) {
         return StatusCode::NOT_FOUND.into_response();
     }
-    let mut state = lock(&github.0.state);
+    let mut state = github.state();
     match state.job(who.job) {
         Some(job) if job.status.conclusion().is_none() => {
             job.renewed = Instant::now();
@@ -215,12 +198,12 @@ async fn renew(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> Response
 
 /// What a job writes.
 async fn log(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> StatusCode {
-    let key = lock(&github.0.state).job(who.job).map(|job| job.spec.key.clone());
+    let key = github.state().job(who.job).map(|job| job.spec.key.clone());
     let Some(key) = key.filter(|_| who.speaks(&github, 0)) else {
         return StatusCode::NOT_FOUND;
     };
     for line in who.log.lines() {
-        github.0.events.push(Source::Forge, "job-output", &key, line);
+        github.tell_output(&key, line);
     }
     StatusCode::OK
 }
@@ -245,7 +228,7 @@ async fn leave(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> StatusCo
 }
 
 async fn asset(Shared(github): Shared<GitHub>, Path((number, _)): Path<(usize, String)>) -> Response {
-    match lock(&github.0.archives).get(number) {
+    match lock(&github.own().archives).get(number) {
         Some(bytes) => bytes.clone().into_response(),
         None => StatusCode::NOT_FOUND.into_response(),
     }

@@ -1,10 +1,11 @@
-//! The registered runners: who they are, whether they are there, and what happens when they fall silent.
+//! What GitHub keeps of runners, and the rules by which it gives them jobs and takes them back.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::run::{Order, RunnerView};
-use super::state::{Job, State, Status};
+use super::order::Order;
+use super::{GitHubState, Own};
+use crate::ci::{Job, JobSpec, Registration, Rules};
 
 /// A runner without a word for this long is offline.
 const OFFLINE: Duration = Duration::from_secs(1);
@@ -16,43 +17,60 @@ pub enum Purpose {
     Remove,
 }
 
-/// A registered runner.
-pub struct Registration {
-    pub id: u64,
-    pub name: String,
-    pub labels: Vec<String>,
-    pub ephemeral: bool,
-    pub secret: String,
-    /// The version that its program told when it connected.
-    pub version: Option<String>,
-    /// Open long polls.
-    pub polls: usize,
-    pub seen: Option<Instant>,
-    pub online: bool,
-    pub job: Option<u64>,
-    /// What it is told to do besides jobs.
-    pub orders: VecDeque<Order>,
+/// What only GitHub remembers.
+#[derive(Default)]
+pub struct Book {
+    /// Runners whose registration is gone, which are not told so.
+    pub ghosts: Vec<u64>,
+    /// Registration tokens and remove tokens that were given out.
+    tokens: Vec<(String, Purpose)>,
 }
 
-impl Registration {
-    /// Whether it carries every label that a job asks for; GitHub compares without case.
-    fn fits(&self, labels: &[String]) -> bool {
-        let has = |label: &String| self.labels.iter().any(|own| own.eq_ignore_ascii_case(label));
-        labels.iter().all(has)
+/// What a runner is told to do besides jobs.
+pub type Orders = VecDeque<Order>;
+
+impl Rules for Own {
+    type Runner = Orders;
+    type Book = Book;
+
+    /// Whether it is free, and carries every label that the job asks for; GitHub compares without case.
+    fn takes(runner: &Registration<Orders>, job: &JobSpec) -> bool {
+        let has = |label: &String| runner.labels.iter().any(|own| own.eq_ignore_ascii_case(label));
+        runner.jobs.is_empty() && job.labels.iter().all(has)
+    }
+
+    fn is_there(runner: &Registration<Orders>) -> bool {
+        runner.is_heard(OFFLINE)
+    }
+
+    /// It fails; one that no runner has taken up is queued again.
+    fn on_silence(state: &mut GitHubState, job: u64) {
+        if state.job(job).is_some_and(|job| job.acquired) {
+            state.complete(job, "failure");
+        } else {
+            state.queue_again(job);
+        }
+    }
+
+    fn on_timeout(job: &mut Job) {
+        job.cancel = true;
     }
 }
 
-impl State {
+impl GitHubState {
     /// Gives out a token.
     pub fn give_token(&mut self, purpose: Purpose) -> String {
         let token = format!("AREG{:026}", self.fresh_id());
-        self.tokens.push((token.clone(), purpose));
+        self.book.tokens.push((token.clone(), purpose));
         token
     }
 
     /// Whether a token was given out for this.
     pub fn takes(&self, token: &str, purpose: Purpose) -> bool {
-        self.tokens.iter().any(|(known, good_for)| known == token && *good_for == purpose)
+        self.book
+            .tokens
+            .iter()
+            .any(|(known, good_for)| known == token && *good_for == purpose)
     }
 
     /// Registers a runner; nothing when its name is taken.
@@ -62,19 +80,9 @@ impl State {
         }
         let id = self.fresh_id();
         let secret = format!("session-{id}-{}", std::process::id());
-        self.tell("runner-registered", name, labels.join(","));
-        self.runners.push(Registration {
-            id,
-            name: name.into(),
-            labels,
+        self.add_runner(Registration {
             ephemeral,
-            secret: secret.clone(),
-            version: None,
-            polls: 0,
-            seen: None,
-            online: false,
-            job: None,
-            orders: VecDeque::new(),
+            ..Registration::new(id, name, labels, secret.clone(), Orders::new())
         });
         Some((id, secret))
     }
@@ -87,81 +95,5 @@ impl State {
         runner.labels = labels;
         runner.ephemeral = ephemeral;
         Some((runner.id, runner.secret.clone()))
-    }
-
-    pub fn runner(&mut self, id: u64) -> Option<&mut Registration> {
-        self.runners.iter_mut().find(|runner| runner.id == id)
-    }
-
-    /// Removes a registration: whether there was one.
-    pub fn remove_runner(&mut self, id: u64) -> bool {
-        let Some(at) = self.runners.iter().position(|runner| runner.id == id) else {
-            return false;
-        };
-        let gone = self.runners.remove(at);
-        self.tell("runner-removed", gone.name, "");
-        true
-    }
-
-    /// Makes a runner's session as good as ended.
-    pub fn leave(&mut self, id: u64) {
-        if let Some(runner) = self.runner(id) {
-            runner.seen = None;
-            runner.polls = 0;
-        }
-        self.look_for_silent();
-    }
-
-    /// The first job that waits for a runner like this one.
-    pub fn job_for(&self, runner: u64) -> Option<u64> {
-        let runner = self.runners.iter().find(|one| one.id == runner && one.job.is_none())?;
-        let fits = |job: &&Job| job.is_queued() && !job.spec.is_hosted() && runner.fits(&job.spec.labels);
-        self.runs.iter().flat_map(|run| &run.jobs).find(fits).map(|job| job.id)
-    }
-
-    /// What happens by itself: runners fall silent, locks end, jobs take too long.
-    pub fn tick(&mut self) {
-        self.look_for_silent();
-        let now = Instant::now();
-        let running = |job: &&mut Job| job.status == Status::Running;
-        for job in self.runs.iter_mut().flat_map(|run| &mut run.jobs).filter(running) {
-            job.cancel |= job.spec.timeout.is_some_and(|timeout| now.duration_since(job.began) > timeout);
-        }
-        let lock_expiry = self.lock_expiry;
-        let expired = |job: &&Job| job.status == Status::Running && !job.spec.is_hosted() && now.duration_since(job.renewed) > lock_expiry;
-        let expired = self.runs.iter().flat_map(|run| &run.jobs).filter(expired);
-        let expired: Vec<(u64, bool)> = expired.map(|job| (job.id, job.acquired)).collect();
-        for (id, acquired) in expired {
-            if acquired {
-                self.complete(id, "failure");
-            } else {
-                self.queue_again(id);
-            }
-        }
-    }
-
-    fn look_for_silent(&mut self) {
-        let now = Instant::now();
-        let mut told = Vec::new();
-        for runner in &mut self.runners {
-            let there = runner.polls > 0 || runner.seen.is_some_and(|seen| now.duration_since(seen) < OFFLINE);
-            if runner.online && !there {
-                runner.online = false;
-                told.push(("runner-offline", runner.name.clone(), String::new()));
-            }
-        }
-        self.happened.extend(told);
-    }
-
-    pub fn runner_views(&self) -> Vec<RunnerView> {
-        let view = |runner: &Registration| RunnerView {
-            id: runner.id,
-            name: runner.name.clone(),
-            labels: runner.labels.clone(),
-            online: runner.online,
-            busy: runner.job.is_some(),
-            ephemeral: runner.ephemeral,
-        };
-        self.runners.iter().map(view).collect()
     }
 }

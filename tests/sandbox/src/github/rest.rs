@@ -9,9 +9,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::front::PREFIX;
-use super::run::RunId;
+use super::PREFIX;
 use super::{GitHub, answers, runners, runs};
+use crate::ci::RunId;
 
 /// Items on a page, unless another number is asked for.
 const PAGE: usize = 30;
@@ -103,7 +103,7 @@ pub struct Scope {
 impl Scope {
     /// Refuses what belongs to nobody here.
     pub fn check(&self, github: &GitHub) -> Result<(), Refusal> {
-        let options = &github.0.options;
+        let options = &github.own().options;
         let same = |given: &str, own: &str| given.eq_ignore_ascii_case(own);
         if same(&self.owner, &options.owner) && self.repo.as_ref().is_none_or(|repo| same(repo, &options.repo)) {
             return Ok(());

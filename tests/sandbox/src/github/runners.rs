@@ -11,9 +11,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::registry::{Purpose, Registration};
+use super::registry::{Orders, Purpose};
 use super::rest::{Answer, Nothing, Page, Scope, nothing, read, read_any, refuse, say};
-use super::{Checksum, GitHub, answers, lock, protocol};
+use super::{Checksum, GitHub, answers, protocol};
+use crate::ci::Registration;
 use crate::standin;
 
 /// How long a registration token is valid.
@@ -42,8 +43,8 @@ pub async fn remove_token(Shared(github): Shared<GitHub>, Path(scope): Path<Scop
 pub async fn list(Shared(github): Shared<GitHub>, Path(scope): Path<Scope>, Query(page): Query<Page>) -> Answer {
     scope.check(&github)?;
     let all: Vec<Value> = {
-        let state = lock(&github.0.state);
-        let named = |runner: &&Registration| page.name.as_ref().is_none_or(|name| runner.name == *name);
+        let state = github.state();
+        let named = |runner: &&Registration<Orders>| page.name.as_ref().is_none_or(|name| runner.name == *name);
         state.runners.iter().filter(named).map(answers::runner).collect()
     };
     Ok(page.answer(&github, &format!("{}/actions/runners", scope.path()), "runners", all))
@@ -51,7 +52,7 @@ pub async fn list(Shared(github): Shared<GitHub>, Path(scope): Path<Scope>, Quer
 
 pub async fn one(Shared(github): Shared<GitHub>, Path(scope): Path<Scope>) -> Answer {
     scope.check(&github)?;
-    let mut state = lock(&github.0.state);
+    let mut state = github.state();
     match state.runner(scope.id.unwrap_or_default()) {
         Some(runner) => Ok(say(StatusCode::OK, answers::runner(runner))),
         None => nothing(),
@@ -65,7 +66,7 @@ pub async fn remove(Shared(github): Shared<GitHub>, Path(scope): Path<Scope>) ->
         let Some(runner) = state.runner(id) else {
             return nothing();
         };
-        if runner.job.is_some() {
+        if !runner.jobs.is_empty() {
             // The odd quote is GitHub's own.
             let message = format!("Bad request - Runner \"{}\" is still running a job\"", runner.name);
             return refuse(422, &message);
@@ -116,8 +117,8 @@ pub async fn downloads(Shared(github): Shared<GitHub>, Path(scope): Path<Scope>)
         let mut offer = json!({
             "os": "linux", "architecture": arch, "download_url": github.archive_url(), "filename": standin::archive_name(arch),
         });
-        match github.0.options.checksum {
-            Checksum::Right => offer["sha256_checksum"] = json!(github.0.sha256),
+        match github.own().options.checksum {
+            Checksum::Right => offer["sha256_checksum"] = json!(github.own().sha256),
             Checksum::Wrong => offer["sha256_checksum"] = json!("0".repeat(64)),
             Checksum::Missing => {}
         }

@@ -6,13 +6,12 @@ use axum::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::GitHub;
+use super::PREFIX;
 use super::again::Again;
 use super::answers::Place;
-use super::front::PREFIX;
 use super::rest::{Answer, Nothing, Page, Refusal, Scope, nothing, read_any, refuse, say};
-use super::run::RunId;
-use super::state::{Job, Run};
-use super::{GitHub, lock};
+use crate::ci::{Job, Run, RunId};
 
 /// How a run is to be run again.
 #[derive(Default, Deserialize)]
@@ -27,7 +26,7 @@ struct Verbosity {
 /// Calls with what an answer is made from.
 fn at<T>(github: &GitHub, answer: impl FnOnce(&Place<'_>) -> T) -> T {
     let api = format!("{}{PREFIX}", github.url());
-    let options = &github.0.options;
+    let options = &github.own().options;
     answer(&Place {
         api: &api,
         owner: &options.owner,
@@ -39,7 +38,7 @@ fn at<T>(github: &GitHub, answer: impl FnOnce(&Place<'_>) -> T) -> T {
 pub async fn list(Shared(github): Shared<GitHub>, Path(scope): Path<Scope>, Query(page): Query<Page>) -> Answer {
     scope.check(&github)?;
     let all = at(&github, |place| {
-        let state = lock(&github.0.state);
+        let state = github.state();
         state.runs.iter().rev().map(|run| place.run(run, run.attempt)).collect()
     });
     Ok(page.answer(&github, &format!("{}/actions/runs", scope.path()), "workflow_runs", all))
@@ -48,7 +47,7 @@ pub async fn list(Shared(github): Shared<GitHub>, Path(scope): Path<Scope>, Quer
 /// Answers something about a run, if there is one.
 fn about(github: &GitHub, scope: &Scope, answer: impl FnOnce(&Place<'_>, &Run) -> Option<Value>) -> Result<Value, Refusal> {
     scope.check(github)?;
-    let state = lock(&github.0.state);
+    let state = github.state();
     let run = match scope.job {
         Some(job) => state.runs.iter().find(|run| executions(run).any(|one| one.id == job)),
         None => state.runs.iter().find(|run| run.id == scope.run()),
@@ -128,7 +127,7 @@ pub async fn rerun_failed(Shared(github): Shared<GitHub>, Path(scope): Path<Scop
 pub async fn rerun_job(Shared(github): Shared<GitHub>, Path(scope): Path<Scope>, body: Bytes) -> Answer {
     let job = scope.job.unwrap_or_default();
     let has = |run: &&Run| executions(run).any(|one| one.id == job);
-    let run = lock(&github.0.state).runs.iter().find(has).map(|run| run.id);
+    let run = github.state().runs.iter().find(has).map(|run| run.id);
     match run {
         Some(run) => again(&github, &scope, &body, run, &Again::Job(job)),
         None => nothing(),

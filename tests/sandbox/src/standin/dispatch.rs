@@ -14,7 +14,7 @@ use super::listener::Signals;
 use super::session::{Settings, environment};
 use super::worker::{self, Tell};
 use super::{say, stamp};
-use crate::github::Message;
+use crate::ci::Message;
 
 /// How often the lock is renewed (a minute on GitHub).
 const RENEW: Duration = Duration::from_millis(200);

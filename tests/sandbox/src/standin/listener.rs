@@ -189,7 +189,7 @@ async fn serve(settings: &Settings, signals: &mut Signals) -> Result<i32> {
 }
 
 /// Has a job run; the exit code, if the program is to end after it.
-async fn work(settings: &Settings, message: &crate::github::Message, signals: &mut Signals) -> Result<Option<i32>> {
+async fn work(settings: &Settings, message: &crate::ci::Message, signals: &mut Signals) -> Result<Option<i32>> {
     let end = dispatch::run(settings, message, signals).await?;
     if settings.ephemeral {
         settings.leave().await;

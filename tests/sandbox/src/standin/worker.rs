@@ -20,7 +20,8 @@ use tokio::time::timeout;
 
 use super::session::Settings;
 use super::step::{self, Ended};
-use crate::github::{Message, environment};
+use crate::ci::Message;
+use crate::github::environment;
 
 /// The command that makes the program a worker.
 pub const COMMAND: &str = "spawnclient";

@@ -5,8 +5,9 @@ pub mod machine;
 
 use std::time::Duration;
 
+use sandbox::ci::{JobSpec, RunId, Workflow};
 use sandbox::events::{Event, Events};
-use sandbox::github::{GitHub, JobSpec, Options, RunId, Workflow};
+use sandbox::github::{GitHub, Options};
 use sandbox::standin::http::{Answer, send};
 use serde_json::Value;
 

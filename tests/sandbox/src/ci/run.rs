@@ -1,8 +1,11 @@
-//! Workflow runs and runners as tests describe and see them.
+//! Runs and runners as tests describe and see them, on every forge.
 
 use std::time::{Duration, SystemTime};
 
-/// The id of a workflow run.
+/// The label of jobs that run on a machine of the forge's own.
+const HOSTED: &str = "ubuntu-latest";
+
+/// The id of a run: of a workflow run on GitHub, of a pipeline on GitLab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RunId(pub u64);
 
@@ -15,7 +18,7 @@ pub struct Workflow {
     pub jobs: Vec<JobSpec>,
 }
 
-/// One job of a workflow file.
+/// One job.
 #[derive(Debug, Clone)]
 pub struct JobSpec {
     /// Its key in the file.
@@ -24,20 +27,20 @@ pub struct JobSpec {
     pub name: String,
     /// The keys of the jobs that must succeed first.
     pub needs: Vec<String>,
-    /// `runs-on`; `ubuntu-latest` means a machine of GitHub's own, which is this one.
+    /// What its runner must be (`runs-on`, `tags`); `ubuntu-latest` means a machine of the forge's own, which is this one.
     pub labels: Vec<String>,
     /// Its one step.
     pub script: String,
     /// The step's environment.
     pub env: Vec<(String, String)>,
-    /// `timeout-minutes`
+    /// How long it may take (`timeout-minutes`, `timeout`).
     pub timeout: Option<Duration>,
 }
 
 impl JobSpec {
-    /// Whether it runs on a machine of GitHub's own.
+    /// Whether it runs on a machine of the forge's own.
     pub fn is_hosted(&self) -> bool {
-        self.labels.iter().any(|label| label == "ubuntu-latest")
+        self.labels.iter().any(|label| label == HOSTED)
     }
 }
 
@@ -67,7 +70,7 @@ pub struct JobView {
     pub attempt: u32,
     /// `queued`, `in_progress`, `completed`
     pub status: String,
-    /// Once it is completed.
+    /// Once it is completed: `success`, `failure`, `cancelled`, `skipped`.
     pub conclusion: Option<String>,
     /// Where it runs or ran.
     pub runner_name: Option<String>,
@@ -92,26 +95,6 @@ pub struct RunnerView {
     pub ephemeral: bool,
 }
 
-/// What a runner can be told to do besides a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub enum Order {
-    /// Replace itself by another version: it exits with 3 (4 when it is for one job only) and its update script goes on.
-    Update,
-    /// Read its configuration again: it says once more that it listens.
-    Refresh,
-    /// Stop, since its version is too old: it exits with 7, or 1.
-    Deprecated,
-}
-
-/// What a runner gets when it asks for work.
-#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
-pub enum Work {
-    /// A job.
-    Job(Box<Message>),
-    /// Something else.
-    Order(Order),
-}
-
 /// What is told to who executes a job.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct Message {
@@ -127,7 +110,7 @@ pub struct Message {
     pub name: String,
     /// The workflow's name.
     pub workflow: String,
-    /// `owner/repo`; filled in by the service.
+    /// Its full name, as `owner/repo`; filled in by the service.
     #[serde(default)]
     pub repository: String,
     /// The server's address; filled in by the service.

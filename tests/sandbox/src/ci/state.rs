@@ -1,26 +1,25 @@
-//! Runs, attempts, jobs and runners: GitHub's state machine, under one lock.
+//! Runs, attempts and jobs: the state machine of every forge, under one lock.
 
 use std::time::{Duration, Instant, SystemTime};
 
-use super::registry::{Purpose, Registration};
+use super::forge::{Forge, Rules};
 use super::run::{JobSpec, JobView, Message, RunId, RunView, Workflow};
+use super::runners::Registration;
 
-/// Everything that GitHub remembers.
-pub struct State {
-    pub runners: Vec<Registration>,
+/// Everything that a forge remembers.
+pub struct State<F: Rules> {
+    pub runners: Vec<Registration<F::Runner>>,
     pub runs: Vec<Run>,
-    /// Runners whose registration is gone, which are not told so.
-    pub ghosts: Vec<u64>,
-    /// Registration tokens and remove tokens that were given out.
-    pub tokens: Vec<(String, Purpose)>,
+    /// What only this forge remembers.
+    pub book: F::Book,
     /// What happened since the state was last looked at: kind, subject, detail.
     pub happened: Vec<(&'static str, String, String)>,
-    /// A job fails after this time without a word of its runner; one that no runner has taken up is queued again.
+    /// After this time without a word of its runner something is done about a job.
     pub lock_expiry: Duration,
     next_id: u64,
 }
 
-/// A workflow run.
+/// A run.
 pub struct Run {
     pub id: RunId,
     pub workflow: Workflow,
@@ -53,6 +52,8 @@ pub struct Job {
     /// Whether who it was given to has taken it up.
     pub acquired: bool,
     pub cancel: bool,
+    /// Why it failed, in the forge's own word.
+    pub reason: Option<String>,
     announced: bool,
 }
 
@@ -85,6 +86,12 @@ impl Job {
     pub fn is_queued(&self) -> bool {
         self.announced && self.status == Status::Waiting
     }
+
+    /// Makes a job that was skipped wait for its needs again.
+    pub fn unskip(&mut self) {
+        self.status = Status::Waiting;
+        self.announced = false;
+    }
 }
 
 impl Run {
@@ -97,6 +104,7 @@ impl Run {
     pub fn conclusion(&self) -> &'static str {
         conclusion(&self.jobs.iter().collect::<Vec<_>>())
     }
+
     pub fn status(&self) -> &'static str {
         match () {
             () if self.ended => "completed",
@@ -106,13 +114,12 @@ impl Run {
     }
 }
 
-impl State {
+impl<F: Rules> State<F> {
     pub fn new(lock_expiry: Duration) -> Self {
         Self {
             runners: Vec::new(),
             runs: Vec::new(),
-            ghosts: Vec::new(),
-            tokens: Vec::new(),
+            book: F::Book::default(),
             happened: Vec::new(),
             lock_expiry,
             next_id: 1000,
@@ -160,6 +167,7 @@ impl State {
             began: Instant::now(),
             acquired: false,
             cancel: false,
+            reason: None,
             announced: false,
         }
     }
@@ -184,7 +192,7 @@ impl State {
         let (key, runner) = (job.spec.key.clone(), job.runner.clone());
         self.tell("job-completed", key, conclusion);
         if let Some(runner) = runner.and_then(|(id, _)| self.runner(id)) {
-            runner.job = None;
+            runner.jobs.retain(|job| *job != id);
             let (id, ephemeral) = (runner.id, runner.ephemeral);
             if ephemeral {
                 self.remove_runner(id);
@@ -203,7 +211,7 @@ impl State {
         job.started = None;
         let (key, runner) = (job.spec.key.clone(), job.runner.take());
         if let Some(runner) = runner.and_then(|(id, _)| self.runner(id)) {
-            runner.job = None;
+            runner.jobs.retain(|job| *job != id);
         }
         self.tell("job-queued", key, "again");
     }
@@ -212,7 +220,7 @@ impl State {
     pub fn assign(&mut self, runner: u64) -> Option<Message> {
         let id = self.job_for(runner)?;
         let registration = self.runner(runner)?;
-        registration.job = Some(id);
+        registration.jobs.push(id);
         let name = registration.name.clone();
         self.begin(id, runner, &name)
     }
@@ -265,14 +273,6 @@ impl State {
         self.happened.extend(told);
     }
 
-    /// Starts the hosted jobs that wait; a machine of GitHub's own is always free.
-    pub fn start_hosted(&mut self) -> Vec<Message> {
-        let waits = |job: &&Job| job.is_queued() && job.spec.is_hosted();
-        let ids: Vec<u64> = self.runs.iter().flat_map(|run| &run.jobs).filter(waits).map(|job| job.id).collect();
-        let start = |(at, id): (usize, u64)| self.begin(id, 0, &format!("GitHub Actions {}", id + at as u64));
-        ids.into_iter().enumerate().filter_map(start).collect()
-    }
-
     pub fn run_view(&self, id: RunId) -> Option<RunView> {
         let run = self.runs.iter().find(|run| run.id == id)?;
         let jobs = run.jobs.iter().map(|job| JobView {
@@ -291,6 +291,15 @@ impl State {
             conclusion: run.ended.then(|| run.conclusion().into()),
             jobs: jobs.collect(),
         })
+    }
+}
+
+impl<F: Forge> State<F> {
+    /// Starts the hosted jobs that wait; a machine of the forge's own is always free.
+    pub fn start_hosted(&mut self) -> Vec<Message> {
+        let waits = |job: &&Job| job.is_queued() && job.spec.is_hosted();
+        let ids: Vec<u64> = self.runs.iter().flat_map(|run| &run.jobs).filter(waits).map(|job| job.id).collect();
+        ids.into_iter().filter_map(|id| self.begin(id, 0, &F::machine(id))).collect()
     }
 }
 

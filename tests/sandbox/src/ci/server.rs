@@ -1,0 +1,215 @@
+//! A forge as a server on loopback: what happens in it, by itself and by request.
+
+use std::fs::OpenOptions;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use super::forge::{Forge, Rules};
+use super::front::{self, Request};
+use super::hosted;
+use super::run::{Message, RunId, RunView, RunnerView, Workflow};
+use super::state::State;
+use crate::events::{Events, Source};
+use crate::faults::Faults;
+
+/// How often the service looks for runners that have gone and locks that have ended.
+const TICK: Duration = Duration::from_millis(50);
+
+/// A forge; clones share it.
+pub struct Server<F: Rules>(Arc<Inner<F>>);
+
+/// How a forge is set up, whichever it is.
+pub(crate) struct Setup {
+    /// Where it tells what happens.
+    pub events: Events,
+    /// A job fails after this time without a word of its runner.
+    pub lock_expiry: Duration,
+    /// Where every exchange with its REST API is written down, one JSON object a line.
+    pub record: Option<PathBuf>,
+    /// The path below its address that all of it is under.
+    pub root: String,
+}
+
+impl<F: Rules> Clone for Server<F> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+struct Inner<F: Rules> {
+    url: String,
+    own: F,
+    events: Events,
+    faults: Faults,
+    state: Mutex<State<F>>,
+    changed: Notify,
+    log: Mutex<Vec<Request>>,
+    record: Option<Mutex<std::fs::File>>,
+    hosted_env: Mutex<Vec<(String, String)>>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// Locks, whoever has panicked meanwhile.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<F: Forge> Server<F> {
+    /// Starts one on a free port.
+    pub(crate) async fn open(own: F, setup: Setup, app: Router<Self>) -> Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("listening")?;
+        let open = |path: &PathBuf| {
+            OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(path)
+                .with_context(|| format!("opening {}", path.display()))
+        };
+        let server = Self(Arc::new(Inner {
+            url: format!("http://{}{}", listener.local_addr()?, setup.root),
+            state: Mutex::new(State::new(setup.lock_expiry)),
+            own,
+            events: setup.events,
+            faults: Faults::default(),
+            changed: Notify::new(),
+            log: Mutex::default(),
+            record: setup.record.as_ref().map(open).transpose()?.map(Mutex::new),
+            hosted_env: Mutex::default(),
+            tasks: Mutex::new(JoinSet::new()),
+        }));
+        let app = front::guarded(&server, app);
+        let mut tasks = lock(&server.0.tasks);
+        tasks.spawn(async move {
+            let _ = axum::serve(listener, app).await;
+        });
+        let ticking = server.clone();
+        tasks.spawn(async move {
+            loop {
+                tokio::time::sleep(TICK).await;
+                ticking.change(State::tick);
+            }
+        });
+        drop(tasks);
+        Ok(server)
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        self.0.url.clone()
+    }
+
+    /// What goes wrong here.
+    pub fn faults(&self) -> &Faults {
+        &self.0.faults
+    }
+
+    /// The environment that hosted jobs get on top of the forge's own.
+    pub fn set_hosted_env(&self, env: Vec<(String, String)>) {
+        *lock(&self.0.hosted_env) = env;
+    }
+
+    /// Starts a run.
+    pub fn start_run(&self, workflow: Workflow) -> RunId {
+        self.change(|state| state.start_run(workflow))
+    }
+
+    /// A run as it is now.
+    pub fn run(&self, id: RunId) -> Option<RunView> {
+        self.state().run_view(id)
+    }
+
+    /// Waits for the end of a run: of its latest attempt.
+    pub async fn wait_run(&self, id: RunId, patience: Duration) -> Option<RunView> {
+        let ended = || self.run(id).filter(|run| run.status == "completed");
+        // What happened before does not matter: the run may have been started again since.
+        self.0.events.wait(patience, |_| ended().is_some()).await?;
+        ended()
+    }
+
+    /// The registered runners.
+    pub fn runners(&self) -> Vec<RunnerView> {
+        self.state().runner_views()
+    }
+
+    /// Every request to the REST API so far.
+    pub fn requests(&self) -> Vec<Request> {
+        lock(&self.0.log).clone()
+    }
+
+    /// Ends it, and every process of its hosted jobs.
+    pub async fn close(&self) {
+        let mut tasks = std::mem::take(&mut *lock(&self.0.tasks));
+        tasks.shutdown().await;
+    }
+
+    /// What only this forge has.
+    pub(crate) fn own(&self) -> &F {
+        &self.0.own
+    }
+
+    /// Its state, to look at: [`Self::change`] changes it.
+    pub(crate) fn state(&self) -> MutexGuard<'_, State<F>> {
+        lock(&self.0.state)
+    }
+
+    /// Wakes whoever waits for a change.
+    pub(crate) fn changed(&self) -> &Notify {
+        &self.0.changed
+    }
+
+    /// Tells a line that a job wrote.
+    pub(crate) fn tell_output(&self, job: &str, line: &str) {
+        self.0.events.push(Source::Forge, "job-output", job, line);
+    }
+
+    /// What hosted jobs get on top of the forge's own variables.
+    pub(super) fn hosted_env(&self) -> Vec<(String, String)> {
+        lock(&self.0.hosted_env).clone()
+    }
+
+    pub(super) fn log(&self) -> MutexGuard<'_, Vec<Request>> {
+        lock(&self.0.log)
+    }
+
+    pub(super) fn record(&self) -> Option<MutexGuard<'_, std::fs::File>> {
+        self.0.record.as_ref().map(lock)
+    }
+
+    /// Adds what the state does not know.
+    pub(crate) fn complete(&self, message: Message) -> Message {
+        Message {
+            repository: self.own().repository(),
+            server: self.url(),
+            ..message
+        }
+    }
+
+    /// Changes the state, tells everybody who waits, publishes what happened, and starts hosted jobs that became ready.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State<F>) -> T) -> T {
+        let (result, happened, hosted) = {
+            let mut state = self.state();
+            let result = change(&mut state);
+            state.schedule();
+            let hosted = state.start_hosted();
+            (result, std::mem::take(&mut state.happened), hosted)
+        };
+        if !happened.is_empty() {
+            self.0.changed.notify_waiters();
+        }
+        for (what, subject, detail) in happened {
+            self.0.events.push(Source::Forge, what, subject, detail);
+        }
+        for message in hosted {
+            let server = self.clone();
+            lock(&self.0.tasks).spawn(hosted::run(server, message));
+        }
+        result
+    }
+}

@@ -1,0 +1,139 @@
+//! The forge of a world, whichever it is: what scenarios ask of it.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::ci::{Request, RunId, RunView, RunnerView, Workflow};
+use crate::events::Events;
+use crate::faults::Faults;
+use crate::github::{self, GitHub};
+
+/// Which forge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// GitHub.
+    GitHub,
+}
+
+impl Kind {
+    /// What `--driver` calls it.
+    pub const fn driver(self) -> &'static str {
+        match self {
+            Self::GitHub => "github",
+        }
+    }
+}
+
+/// Which forge a world has, and how it is set up.
+#[derive(Debug, Clone)]
+pub enum Options {
+    /// A GitHub.
+    GitHub(github::Options),
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::GitHub(github::Options::default())
+    }
+}
+
+impl From<github::Options> for Options {
+    fn from(options: github::Options) -> Self {
+        Self::GitHub(options)
+    }
+}
+
+/// A forge; clones share it.
+#[derive(Clone)]
+pub enum Forge {
+    /// A GitHub.
+    GitHub(GitHub),
+}
+
+/// Asks the forge, whichever it is.
+macro_rules! ask {
+    ($forge:expr, $server:ident => $question:expr) => {
+        match $forge {
+            Forge::GitHub($server) => $question,
+        }
+    };
+}
+
+impl Forge {
+    /// Starts one on a free port.
+    pub async fn start(events: Events, options: Options) -> Result<Self> {
+        match options {
+            Options::GitHub(options) => GitHub::start(events, options).await.map(Self::GitHub),
+        }
+    }
+
+    /// Which it is.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::GitHub(_) => Kind::GitHub,
+        }
+    }
+
+    /// Its address.
+    pub fn url(&self) -> String {
+        ask!(self, server => server.url())
+    }
+
+    /// The page of its repository.
+    pub fn repo_url(&self) -> String {
+        ask!(self, server => server.repo_url())
+    }
+
+    /// The token that is accepted.
+    pub fn token(&self) -> &str {
+        ask!(self, server => server.token())
+    }
+
+    /// What goes wrong here.
+    pub fn faults(&self) -> &Faults {
+        ask!(self, server => server.faults())
+    }
+
+    /// The environment that hosted jobs get on top of the forge's own.
+    pub fn set_hosted_env(&self, env: Vec<(String, String)>) {
+        ask!(self, server => server.set_hosted_env(env));
+    }
+
+    /// What a command in a world with this forge must be told, besides where its repository is.
+    pub fn command_env(&self) -> Vec<(String, String)> {
+        match self {
+            Self::GitHub(_) => Vec::new(),
+        }
+    }
+
+    /// Starts a run.
+    pub fn start_run(&self, workflow: Workflow) -> RunId {
+        ask!(self, server => server.start_run(workflow))
+    }
+
+    /// A run as it is now.
+    pub fn run(&self, id: RunId) -> Option<RunView> {
+        ask!(self, server => server.run(id))
+    }
+
+    /// Waits for the end of a run: of its latest attempt.
+    pub async fn wait_run(&self, id: RunId, patience: Duration) -> Option<RunView> {
+        ask!(self, server => server.wait_run(id, patience).await)
+    }
+
+    /// The registered runners.
+    pub fn runners(&self) -> Vec<RunnerView> {
+        ask!(self, server => server.runners())
+    }
+
+    /// Every request to the REST API so far.
+    pub fn requests(&self) -> Vec<Request> {
+        ask!(self, server => server.requests())
+    }
+
+    /// Ends it, and every process of its hosted jobs.
+    pub async fn close(&self) {
+        ask!(self, server => server.close().await);
+    }
+}
