@@ -8,12 +8,15 @@ use crate::ci::{Request, RunId, RunView, RunnerView, Workflow};
 use crate::events::Events;
 use crate::faults::Faults;
 use crate::github::{self, GitHub};
+use crate::gitlab::{self, GitLab};
 
 /// Which forge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// GitHub.
     GitHub,
+    /// GitLab.
+    GitLab,
 }
 
 impl Kind {
@@ -21,6 +24,7 @@ impl Kind {
     pub const fn driver(self) -> &'static str {
         match self {
             Self::GitHub => "github",
+            Self::GitLab => "gitlab",
         }
     }
 }
@@ -30,6 +34,8 @@ impl Kind {
 pub enum Options {
     /// A GitHub.
     GitHub(github::Options),
+    /// A GitLab.
+    GitLab(gitlab::Options),
 }
 
 impl Default for Options {
@@ -44,11 +50,28 @@ impl From<github::Options> for Options {
     }
 }
 
+impl From<gitlab::Options> for Options {
+    fn from(options: gitlab::Options) -> Self {
+        Self::GitLab(options)
+    }
+}
+
+impl From<Kind> for Options {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::GitHub => github::Options::default().into(),
+            Kind::GitLab => gitlab::Options::default().into(),
+        }
+    }
+}
+
 /// A forge; clones share it.
 #[derive(Clone)]
 pub enum Forge {
     /// A GitHub.
     GitHub(GitHub),
+    /// A GitLab.
+    GitLab(GitLab),
 }
 
 /// Asks the forge, whichever it is.
@@ -56,6 +79,7 @@ macro_rules! ask {
     ($forge:expr, $server:ident => $question:expr) => {
         match $forge {
             Forge::GitHub($server) => $question,
+            Forge::GitLab($server) => $question,
         }
     };
 }
@@ -65,6 +89,7 @@ impl Forge {
     pub async fn start(events: Events, options: Options) -> Result<Self> {
         match options {
             Options::GitHub(options) => GitHub::start(events, options).await.map(Self::GitHub),
+            Options::GitLab(options) => GitLab::start(events, options).await.map(Self::GitLab),
         }
     }
 
@@ -72,6 +97,7 @@ impl Forge {
     pub const fn kind(&self) -> Kind {
         match self {
             Self::GitHub(_) => Kind::GitHub,
+            Self::GitLab(_) => Kind::GitLab,
         }
     }
 
@@ -104,6 +130,8 @@ impl Forge {
     pub fn command_env(&self) -> Vec<(String, String)> {
         match self {
             Self::GitHub(_) => Vec::new(),
+            // GitLab's runners come from elsewhere; in this world they come from it.
+            Self::GitLab(gitlab) => vec![("CML_RUNNER_RUNNER_URL".into(), gitlab.download_template())],
         }
     }
 

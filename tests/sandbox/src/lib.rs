@@ -7,6 +7,7 @@ pub mod faults;
 pub mod forge;
 pub mod form;
 pub mod github;
+pub mod gitlab;
 pub mod imds;
 pub mod instance;
 pub mod standin;

@@ -1,7 +1,6 @@
 //! A whole world: a forge, EC2 with its instances, the agent's download, and the environment of a command in it.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -16,6 +15,7 @@ use crate::ec2::{self, Ec2};
 use crate::events::{Events, Source};
 use crate::forge::{self, Forge};
 use crate::github::GitHub;
+use crate::gitlab::GitLab;
 use crate::instance::{self, Isolation};
 use crate::standin;
 
@@ -125,9 +125,21 @@ impl World {
     /// # Panics
     /// In a world with another forge.
     pub fn github(&self) -> &GitHub {
-        match &self.forge {
-            Forge::GitHub(github) => github,
-        }
+        let Forge::GitHub(github) = &self.forge else {
+            panic!("this world has no GitHub but a {:?}", self.forge.kind());
+        };
+        github
+    }
+
+    /// Its forge, in a world whose forge is a GitLab: for what only a GitLab has.
+    ///
+    /// # Panics
+    /// In a world with another forge.
+    pub fn gitlab(&self) -> &GitLab {
+        let Forge::GitLab(gitlab) = &self.forge else {
+            panic!("this world has no GitLab but a {:?}", self.forge.kind());
+        };
+        gitlab
     }
 
     /// How instances are kept apart from this machine.
@@ -216,7 +228,7 @@ impl Drop for Downloads {
 
 impl Downloads {
     async fn serve(agent: &Path, events: Events) -> Result<Self> {
-        let (bytes, sha256) = read_once(agent)?;
+        let (bytes, sha256) = standin::read_once(agent)?;
         let listener = TcpListener::bind("127.0.0.1:0").await.context("listening")?;
         let base = format!("http://{}", listener.local_addr()?);
         let refuse = move |uri: Uri| async move {
@@ -230,7 +242,7 @@ impl Downloads {
             StatusCode::BAD_GATEWAY
         };
         let app = Router::new()
-            .route("/cml-agent", get(move || async move { bytes.to_vec() }))
+            .route("/cml-agent", get(move || async move { bytes }))
             .fallback(refuse);
         let task = tokio::spawn(async move {
             let _ = axum::serve(listener, app).await;
@@ -242,20 +254,4 @@ impl Downloads {
             task,
         })
     }
-}
-
-/// A debug build is large: a test process reads it once for all its worlds.
-fn read_once(agent: &Path) -> Result<(Arc<[u8]>, String)> {
-    type Known = Option<(PathBuf, Arc<[u8]>, String)>;
-    static KNOWN: Mutex<Known> = Mutex::new(None);
-    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((path, bytes, sha256)) = known.as_ref()
-        && path == agent
-    {
-        return Ok((Arc::clone(bytes), sha256.clone()));
-    }
-    let bytes: Arc<[u8]> = std::fs::read(agent).with_context(|| format!("reading {}", agent.display()))?.into();
-    let sha256 = standin::sha256(&bytes);
-    *known = Some((agent.to_owned(), Arc::clone(&bytes), sha256.clone()));
-    Ok((bytes, sha256))
 }

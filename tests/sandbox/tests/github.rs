@@ -6,8 +6,9 @@ mod hub;
 use std::time::Duration;
 
 use hub::{Hub, REPO, gone, hosted, job};
+use sandbox::ci::Checksum;
 use sandbox::faults::{Effect, Fault};
-use sandbox::github::{Checksum, Options};
+use sandbox::github::Options;
 use sandbox::standin::{self, http::send};
 use serde_json::{Value, json};
 

@@ -5,17 +5,21 @@ mod again;
 mod forge;
 mod front;
 mod hosted;
+mod package;
+mod page;
 mod run;
 mod runners;
 mod server;
 mod state;
 
 pub use front::Request;
+pub use package::Checksum;
 pub use run::{JobSpec, JobView, Message, RunId, RunView, RunnerView, Workflow};
 pub use server::Server;
 
 pub(crate) use forge::{Forge, Rules};
 pub(crate) use front::Asked;
+pub(crate) use page::Page;
 pub(crate) use runners::Registration;
 pub(crate) use server::{Setup, lock};
 pub(crate) use state::{Job, Run, State, Status, conclusion};

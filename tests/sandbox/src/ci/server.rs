@@ -37,6 +37,17 @@ pub(crate) struct Setup {
     pub root: String,
 }
 
+/// A runner that waits for work.
+pub(crate) struct Poll<F: Rules>(Server<F>, u64);
+
+impl<F: Rules> Drop for Poll<F> {
+    fn drop(&mut self) {
+        if let Some(runner) = lock(&self.0.0.state).runner(self.1) {
+            runner.polls = runner.polls.saturating_sub(1);
+        }
+    }
+}
+
 impl<F: Rules> Clone for Server<F> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
@@ -180,6 +191,26 @@ impl<F: Forge> Server<F> {
 
     pub(super) fn record(&self) -> Option<MutexGuard<'_, std::fs::File>> {
         self.0.record.as_ref().map(lock)
+    }
+
+    /// Notes that a runner waits for work, until this is dropped: it may be killed while it waits.
+    pub(crate) fn poll(&self, runner: u64) -> Poll<F> {
+        self.change(|state| state.hear(runner, 1));
+        Poll(self.clone(), runner)
+    }
+
+    /// Looks at the state now and after each change, until something is found or `patience` ends.
+    pub(crate) async fn hold<T>(&self, patience: Duration, mut look: impl FnMut(&mut State<F>) -> Option<T>) -> Option<T> {
+        let ends = tokio::time::Instant::now() + patience;
+        loop {
+            let changed = self.0.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            let found = self.change(&mut look);
+            if found.is_some() || tokio::time::timeout_at(ends, changed).await.is_err() {
+                return found;
+            }
+        }
     }
 
     /// Adds what the state does not know.

@@ -19,7 +19,7 @@ use std::time::Duration;
 use anyhow::Result;
 use axum::body::Bytes;
 
-use crate::ci::{Forge as _, Server, Setup, State, lock};
+use crate::ci::{Checksum, Forge as _, Server, Setup, State, lock};
 use crate::events::Events;
 use crate::standin;
 use front::PREFIX;
@@ -39,21 +39,10 @@ pub struct Options {
     pub lock_expiry: Duration,
     /// The runner's archive ends in the middle.
     pub truncate_archive: bool,
-    /// What the API says of the runner's archive.
+    /// What the API says of the runner's archive; GitHub's description calls it optional.
     pub checksum: Checksum,
     /// Where every exchange is written down, one JSON object a line.
     pub record: Option<PathBuf>,
-}
-
-/// The SHA-256 that the API tells for the runner's archive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Checksum {
-    /// That of the whole archive.
-    Right,
-    /// Another one.
-    Wrong,
-    /// None: GitHub's description calls it optional.
-    Missing,
 }
 
 impl Default for Options {

@@ -113,7 +113,7 @@ struct Who {
 
 impl Who {
     /// Notes a word of a runner: whether it is registered.
-    fn speaks(&self, github: &GitHub, polls: isize) -> bool {
+    fn speaks(&self, github: &GitHub) -> bool {
         github.change(|state| {
             let Some(runner) = state.runner(self.id).filter(|runner| runner.secret == self.secret) else {
                 return false;
@@ -121,7 +121,7 @@ impl Who {
             if self.version.is_some() {
                 runner.version.clone_from(&self.version);
             }
-            state.hear(self.id, polls)
+            state.hear(self.id, 0)
         })
     }
 }
@@ -130,22 +130,10 @@ impl Who {
 async fn session(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> StatusCode {
     if github.state().runner(who.id).is_some_and(|runner| runner.polls > 0) {
         StatusCode::CONFLICT
-    } else if who.speaks(&github, 0) {
+    } else if who.speaks(&github) {
         StatusCode::OK
     } else {
         StatusCode::NOT_FOUND
-    }
-}
-
-/// Ends a poll however it ends: the runner may be killed while it waits.
-struct Poll<'a>(&'a GitHub, &'a Who);
-
-impl Drop for Poll<'_> {
-    fn drop(&mut self) {
-        let mut state = self.0.state();
-        if let Some(runner) = state.runner(self.1.id) {
-            runner.polls = runner.polls.saturating_sub(1);
-        }
     }
 }
 
@@ -154,35 +142,31 @@ async fn next(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> Response 
         tokio::time::sleep(POLL).await;
         return StatusCode::NO_CONTENT.into_response();
     }
-    if !who.speaks(&github, 1) {
+    if !who.speaks(&github) {
         return StatusCode::NOT_FOUND.into_response();
     }
-    let _poll = Poll(&github, &who);
-    let ends = tokio::time::Instant::now() + POLL;
-    loop {
-        let changed = github.changed().notified();
-        tokio::pin!(changed);
-        changed.as_mut().enable();
-        let work = github.change(|state| {
-            let order = state.runner(who.id)?.own.pop_front().map(Work::Order);
-            Some(order.or_else(|| state.assign(who.id).map(|message| Work::Job(Box::new(message)))))
-        });
-        match work {
-            None if github.state().book.ghosts.contains(&who.id) => {}
-            None => return StatusCode::NOT_FOUND.into_response(),
-            Some(Some(Work::Job(message))) => return Json(Work::Job(Box::new(github.complete(*message)))).into_response(),
-            Some(Some(order)) => return Json(order).into_response(),
-            Some(None) => {}
+    let _poll = github.poll(who.id);
+    let work = github.hold(POLL, |state| {
+        if state.book.ghosts.contains(&who.id) {
+            return None;
         }
-        if tokio::time::timeout_at(ends, changed).await.is_err() {
-            return StatusCode::NO_CONTENT.into_response();
-        }
+        let Some(runner) = state.runner(who.id) else {
+            return Some(None);
+        };
+        let order = runner.own.pop_front().map(Work::Order);
+        order.or_else(|| Some(Work::Job(Box::new(state.assign(who.id)?)))).map(Some)
+    });
+    match work.await {
+        None => StatusCode::NO_CONTENT.into_response(),
+        Some(None) => StatusCode::NOT_FOUND.into_response(),
+        Some(Some(Work::Job(message))) => Json(Work::Job(Box::new(github.complete(*message)))).into_response(),
+        Some(Some(order)) => Json(order).into_response(),
     }
 }
 
 /// A runner renews the lock of its job, and learns whether to cancel it.
 async fn renew(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> Response {
-    if !who.speaks(&github, 0) {
+    if !who.speaks(&github) {
         return StatusCode::NOT_FOUND.into_response();
     }
     let mut state = github.state();
@@ -199,7 +183,7 @@ async fn renew(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> Response
 /// What a job writes.
 async fn log(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> StatusCode {
     let key = github.state().job(who.job).map(|job| job.spec.key.clone());
-    let Some(key) = key.filter(|_| who.speaks(&github, 0)) else {
+    let Some(key) = key.filter(|_| who.speaks(&github)) else {
         return StatusCode::NOT_FOUND;
     };
     for line in who.log.lines() {
@@ -209,7 +193,7 @@ async fn log(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> StatusCode
 }
 
 async fn done(Shared(github): Shared<GitHub>, Json(who): Json<Who>) -> StatusCode {
-    if !who.speaks(&github, 0) {
+    if !who.speaks(&github) {
         return StatusCode::NOT_FOUND;
     }
     let conclusion = match (who.cancelled, who.success) {

@@ -11,12 +11,10 @@ use serde_json::Value;
 
 use super::PREFIX;
 use super::{GitHub, answers, runners, runs};
-use crate::ci::RunId;
+use crate::ci::{Page as Part, RunId};
 
 /// Items on a page, unless another number is asked for.
 const PAGE: usize = 30;
-/// Items on the largest page.
-const MAX_PAGE: usize = 100;
 
 pub fn routes() -> Router<GitHub> {
     let own = |scope: &str| {
@@ -138,30 +136,19 @@ pub struct Page {
 impl Page {
     /// Answers with the part of a list that was asked for, and says in a header where the other parts are.
     pub fn answer(&self, github: &GitHub, path: &str, list: &str, all: Vec<Value>) -> Response {
-        let (size, page) = (self.size.unwrap_or(PAGE).clamp(1, MAX_PAGE), self.number.unwrap_or(1).max(1));
-        let total = all.len();
-        let pages = total.div_ceil(size).max(1);
+        let part = Part::new(self.size, self.number, PAGE, all.len());
         let kept = [("name", &self.name), ("filter", &self.filter)];
         let kept: String = kept
             .iter()
             .filter_map(|(name, value)| Some(format!("&{name}={}", value.as_ref()?)))
             .collect();
-        let link = |number: usize, name: &str| {
-            let url = github.url();
-            format!("<{url}{PREFIX}{path}?per_page={size}&page={number}{kept}>; rel=\"{name}\"")
-        };
-        let mut links = Vec::new();
-        if page > 1 {
-            links.extend([link(page - 1, "prev"), link(1, "first")]);
-        }
-        if page < pages {
-            links.extend([link(page + 1, "next"), link(pages, "last")]);
-        }
+        let url = github.url();
+        let links = part.links(|number| format!("{url}{PREFIX}{path}?per_page={}&page={number}{kept}", part.size));
         let mut headers = HeaderMap::new();
-        if let Some(links) = HeaderValue::try_from(links.join(", ")).ok().filter(|links| !links.is_empty()) {
+        if let Some(links) = HeaderValue::try_from(links).ok().filter(|links| !links.is_empty()) {
             headers.insert(header::LINK, links);
         }
-        let part: Vec<Value> = all.into_iter().skip((page - 1).saturating_mul(size)).take(size).collect();
-        (headers, Json(serde_json::json!({ "total_count": total, list: part }))).into_response()
+        let total = part.total;
+        (headers, Json(serde_json::json!({ "total_count": total, list: part.part(all) }))).into_response()
     }
 }

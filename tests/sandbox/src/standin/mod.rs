@@ -5,16 +5,18 @@
 
 mod configure;
 mod dispatch;
+pub mod gitlab;
 pub mod http;
 mod listener;
 mod session;
 mod step;
 mod worker;
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use anyhow::{Context as _, Result};
 use axum::body::Bytes;
@@ -87,6 +89,19 @@ pub fn program(name: &str) -> Result<PathBuf> {
         .map(|dir: &Path| dir.join(name))
         .find(|path| path.is_file());
     found.with_context(|| format!("`{name}` is not built: run `cargo build --workspace`"))
+}
+
+/// A program and its SHA-256. A debug build is large: a test process reads it once for all its worlds.
+pub fn read_once(path: &Path) -> Result<(Bytes, String)> {
+    static KNOWN: Mutex<BTreeMap<PathBuf, (Bytes, String)>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(program) = known.get(path) {
+        return Ok(program.clone());
+    }
+    let bytes = Bytes::from(std::fs::read(path).with_context(|| format!("reading {}", path.display()))?);
+    let program = (bytes.clone(), sha256(&bytes));
+    known.insert(path.to_owned(), program.clone());
+    Ok(program)
 }
 
 /// In lower-case hex.
