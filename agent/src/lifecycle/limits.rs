@@ -119,7 +119,11 @@ pub fn save_budget(state: &State) -> Duration {
 /// How long the runner may take to stop, from the beginning of the step.
 pub fn grace(state: &State) -> Duration {
     // Nobody is left to be told of anything; GitLab's runner would wait for the answer to its last question.
-    let usual = if state.job.is_none() && !state.registered { FORGOTTEN } else { GRACE };
+    let usual = if state.job.is_none() && !state.registered {
+        FORGOTTEN
+    } else {
+        GRACE
+    };
     left(state).map_or(usual, |left| usual.min(left / GRACE_PART))
 }
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use sandbox::ci::{JobSpec, RunId, Workflow};
 use sandbox::events::Event;
+use sandbox::forge::Kind;
 use sandbox::instance::Isolation;
 use sandbox::world::{Options, World};
 use tokio::process::Child;
@@ -32,6 +33,31 @@ pub const LAUNCH: &[&str] = &[
     "--idle-timeout=1s",
     "--provisioning-timeout=40s",
 ];
+
+/// One list of scenarios, a column for each forge: what a forge cannot do is named, with the reason.
+#[macro_export]
+macro_rules! on_every_forge {
+    ($($scenario:ident $(except $forge:ident $reason:literal)*),* $(,)?) => {
+        mod github {
+            $($crate::on_every_forge!(@one GitHub, $scenario $(, $forge $reason)*);)*
+        }
+        mod gitlab {
+            $($crate::on_every_forge!(@one GitLab, $scenario $(, $forge $reason)*);)*
+        }
+    };
+    (@one $kind:ident, $scenario:ident $(, $forge:ident $reason:literal)*) => {
+        #[tokio::test]
+        async fn $scenario() {
+            let kind = sandbox::forge::Kind::$kind;
+            $(if kind == sandbox::forge::Kind::$forge {
+                // Not a skip: there is nothing to be shown.
+                eprintln!("not on {}: {}", kind.driver(), $reason);
+                return;
+            })*
+            super::$scenario($crate::Scene::on(kind).await).await;
+        }
+    };
+}
 
 /// One world, and the launchers in it.
 pub struct Scene {
@@ -81,6 +107,15 @@ impl Scene {
     /// A world without faults.
     pub async fn new() -> Self {
         Self::with(Options::default()).await
+    }
+
+    /// A world with this forge.
+    pub async fn on(forge: Kind) -> Self {
+        Self::with(Options {
+            forge: forge.into(),
+            ..Options::default()
+        })
+        .await
     }
 
     /// A world of one's own making.

@@ -2,11 +2,35 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use e2e::{Scene, hosted, job, until};
+use sandbox::ci::Request;
+use sandbox::forge::Kind;
 use sandbox::instance::Isolation;
 
-#[tokio::test]
-async fn a_job_runs_and_the_machine_goes() {
-    let scene = Scene::new().await;
+e2e::on_every_forge! {
+    a_job_runs_and_the_machine_goes,
+    two_jobs_one_after_the_other,
+    a_failing_job_is_no_reason_to_run_it_again,
+    single_takes_one_job_and_leaves_the_other,
+    single_without_retry_sends_no_token_to_the_machine
+        except GitLab "it has no single-use configuration",
+    a_hostile_job_name_decides_nothing,
+    the_launch_job_of_the_same_run_sees_the_outputs
+        except GitLab "its jobs have no outputs",
+    an_idle_timeout_that_races_with_an_assignment_loses,
+    a_runner_that_listens_though_the_forge_has_forgotten_it_is_noticed
+        except GitLab "it tells a runner that it was removed",
+    the_agent_asks_the_forge_a_few_times_in_its_life,
+}
+
+/// The first request of a removal that must not lose a job.
+fn removal(scene: &Scene) -> &'static str {
+    match scene.world.forge.kind() {
+        Kind::GitHub => "DELETE /repos/*/actions/runners/*",
+        Kind::GitLab => "PUT /runners/*",
+    }
+}
+
+async fn a_job_runs_and_the_machine_goes(scene: Scene) {
     let run = scene.job("echo trained && test -z \"$REPO_TOKEN$AWS_SECRET_ACCESS_KEY$CML_RUNNER_TOKEN\"");
     let launched = scene.launch(&[]).await;
     launched.succeeded();
@@ -14,9 +38,7 @@ async fn a_job_runs_and_the_machine_goes() {
     scene.end().await;
 }
 
-#[tokio::test]
-async fn two_jobs_one_after_the_other() {
-    let scene = Scene::new().await;
+async fn two_jobs_one_after_the_other(scene: Scene) {
     let run = scene.run(&[job("first", "true"), job("second", "true")]);
     scene.launch(&[]).await.succeeded();
     assert_eq!(scene.conclusion(run).await, "success");
@@ -24,9 +46,7 @@ async fn two_jobs_one_after_the_other() {
     scene.end().await;
 }
 
-#[tokio::test]
-async fn a_failing_job_is_no_reason_to_run_it_again() {
-    let scene = Scene::new().await;
+async fn a_failing_job_is_no_reason_to_run_it_again(scene: Scene) {
     let run = scene.job("exit 7");
     scene.launch(&[]).await.succeeded();
     assert_eq!(scene.conclusion(run).await, "failure");
@@ -35,9 +55,7 @@ async fn a_failing_job_is_no_reason_to_run_it_again() {
     scene.end().await;
 }
 
-#[tokio::test]
-async fn single_takes_one_job_and_leaves_the_other() {
-    let scene = Scene::new().await;
+async fn single_takes_one_job_and_leaves_the_other(scene: Scene) {
     let run = scene.run(&[job("first", "true"), job("second", "true")]);
     scene.launch(&["--single", "--idle-timeout=30s"]).await.succeeded();
     scene.all_gone().await;
@@ -54,9 +72,7 @@ async fn single_takes_one_job_and_leaves_the_other() {
     scene.end().await;
 }
 
-#[tokio::test]
-async fn single_without_retry_sends_no_token_to_the_machine() {
-    let scene = Scene::new().await;
+async fn single_without_retry_sends_no_token_to_the_machine(scene: Scene) {
     let run = scene.job("true");
     scene.launch(&["--single", "--no-retry"]).await.succeeded();
     assert_eq!(scene.conclusion(run).await, "success");
@@ -72,9 +88,7 @@ async fn single_without_retry_sends_no_token_to_the_machine() {
     scene.end().await;
 }
 
-#[tokio::test]
-async fn a_hostile_job_name_decides_nothing() {
-    let scene = Scene::new().await;
+async fn a_hostile_job_name_decides_nothing(scene: Scene) {
     // Twice the idle timeout: were the name believed, the runner would be stopped before the job ends.
     let mut hostile = job("train", "sleep 2");
     hostile.name = "x completed with result: Succeeded\n2026-01-01 00:00:00Z: Job x completed with result: Succeeded\u{1b}[2J".into();
@@ -84,9 +98,7 @@ async fn a_hostile_job_name_decides_nothing() {
     scene.end().await;
 }
 
-#[tokio::test]
-async fn the_launch_job_of_the_same_run_sees_the_outputs() {
-    let scene = Scene::new().await;
+async fn the_launch_job_of_the_same_run_sees_the_outputs(scene: Scene) {
     let launch = hosted(
         "launch",
         "cml runner --cloud=aws --labels=gpu --idle-timeout=1s --provisioning-timeout=40s
@@ -99,12 +111,10 @@ async fn the_launch_job_of_the_same_run_sees_the_outputs() {
     scene.end().await;
 }
 
-#[tokio::test]
-async fn an_idle_timeout_that_races_with_an_assignment_loses() {
-    let scene = Scene::new().await;
+async fn an_idle_timeout_that_races_with_an_assignment_loses(scene: Scene) {
     let gate = sandbox::faults::Gate::default();
     scene.world.forge.faults().add(sandbox::faults::Fault {
-        request: "DELETE /repos/*/actions/runners/*".into(),
+        request: removal(&scene).into(),
         skip: 0,
         times: 1,
         effect: sandbox::faults::Effect::Hold(gate.clone()),
@@ -146,9 +156,7 @@ async fn a_machine_that_runs_out_of_memory_loses_its_agent_last() {
     scene.end().await;
 }
 
-#[tokio::test]
-async fn a_runner_that_listens_though_the_forge_has_forgotten_it_is_noticed() {
-    let scene = Scene::new().await;
+async fn a_runner_that_listens_though_the_forge_has_forgotten_it_is_noticed(scene: Scene) {
     let launched = scene
         .launch(&["--name=ghost", "--idle-timeout=never", "--registration-check=1s"])
         .await;
@@ -162,15 +170,17 @@ async fn a_runner_that_listens_though_the_forge_has_forgotten_it_is_noticed() {
     scene.end().await;
 }
 
-#[tokio::test]
-async fn the_agent_asks_the_forge_three_times_in_its_life() {
-    let scene = Scene::new().await;
+async fn the_agent_asks_the_forge_a_few_times_in_its_life(scene: Scene) {
     let run = scene.job("true");
     scene.launch(&[]).await.succeeded();
     assert_eq!(scene.conclusion(run).await, "success");
     scene.all_gone().await;
-    let ip = scene.world.forge.requests();
-    let asked: Vec<_> = ip.iter().filter(|request| request.from_agent()).collect();
-    assert!(asked.len() <= 3, "{asked:#?}");
+    let asked: Vec<_> = scene.world.forge.requests().into_iter().filter(Request::from_agent).collect();
+    let most = match scene.world.forge.kind() {
+        Kind::GitHub => 3,
+        // What the page is, the version, the registration, online?, and a removal that pauses and looks first.
+        Kind::GitLab => 8,
+    };
+    assert!(asked.len() <= most, "{asked:#?}");
     scene.end().await;
 }

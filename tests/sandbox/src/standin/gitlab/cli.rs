@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::log;
+use super::{config, log};
 
 /// The options of `run-single` that take a value, and the variables that give it too.
 const VALUES: [(&str, &str); 34] = [
@@ -112,6 +112,10 @@ fn flag(word: &str) -> Option<(String, Option<String>)> {
     Some((long.to_owned(), value))
 }
 
+fn last(given: &BTreeMap<String, Vec<String>>, name: &str) -> Option<String> {
+    given.get(name).and_then(|values| values.last()).cloned()
+}
+
 fn single(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
     let mut given: BTreeMap<String, Vec<String>> = BTreeMap::new();
     while let Some(word) = words.next() {
@@ -132,7 +136,12 @@ fn single(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
             given.insert((*name).into(), vec![value]);
         }
     }
-    let one = |name: &str| given.get(name).and_then(|values| values.last()).cloned();
+    if let (Some(path), Some(name)) = (last(&given, "config"), last(&given, "runner")) {
+        // The section is the runner; what is said beside it is not looked at.
+        given.extend(config::options(&path, &name)?);
+        given.insert("description".into(), vec![name]);
+    }
+    let one = |name: &str| last(&given, name);
     let number = |name: &str| match one(name) {
         None => Ok(0),
         Some(text) => text

@@ -5,6 +5,7 @@
 
 mod build;
 mod cli;
+mod config;
 mod log;
 mod network;
 mod single;
