@@ -2,19 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
-use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill, killpg};
-use nix::unistd::Pid;
 use sandbox::github::GitHub;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
-use tokio::process::{Child, Command};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::timeout;
+use tokio::process::Command;
 
-use super::{Hub, PATIENCE};
+use super::Hub;
+pub use super::process::Runner;
 
 /// The program that is supervised, below the runner's root.
 pub const LISTENER: &str = "bin/Runner.Listener";
@@ -107,94 +102,4 @@ pub async fn token(hub: &Hub, kind: &str) -> String {
 pub fn settings(root: &Path) -> Value {
     let text = std::fs::read_to_string(root.join(".runner")).unwrap();
     serde_json::from_str(text.strip_prefix('\u{feff}').expect("a byte order mark")).unwrap()
-}
-
-/// A runner that runs, in a process group of its own.
-pub struct Runner {
-    child: Child,
-    group: Pid,
-    lines: UnboundedReceiver<String>,
-    /// All that it has said so far, without the time stamps.
-    pub said: Vec<String>,
-}
-
-impl Drop for Runner {
-    fn drop(&mut self) {
-        // Nothing of a failed test goes on.
-        let _ = killpg(self.group, Signal::SIGKILL);
-    }
-}
-
-impl Runner {
-    pub fn start(command: &mut Command) -> Self {
-        let mut child = command.process_group(0).spawn().unwrap();
-        let (sender, lines) = unbounded_channel();
-        let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
-        let read = |stream: Box<dyn AsyncRead + Unpin + Send>| {
-            let (mut reader, sender) = (BufReader::new(stream).lines(), sender.clone());
-            tokio::spawn(async move {
-                while let Ok(Some(line)) = reader.next_line().await {
-                    let _ = sender.send(line);
-                }
-            });
-        };
-        read(Box::new(out));
-        read(Box::new(err));
-        let group = Pid::from_raw(i32::try_from(child.id().unwrap()).unwrap());
-        Self {
-            child,
-            group,
-            lines,
-            said: Vec::new(),
-        }
-    }
-
-    /// Waits for a line, without its time stamp.
-    pub async fn line(&mut self, wanted: &str) {
-        self.line_that(wanted, |line| line == wanted).await;
-    }
-
-    pub async fn line_that(&mut self, name: &str, wanted: impl Fn(&str) -> bool) -> String {
-        let found = timeout(PATIENCE, async {
-            loop {
-                let line = self.lines.recv().await?;
-                self.said.push(bare(&line).to_owned());
-                if wanted(bare(&line)) {
-                    return Some(bare(&line).to_owned());
-                }
-            }
-        });
-        found
-            .await
-            .ok()
-            .flatten()
-            .unwrap_or_else(|| panic!("no line `{name}` in:\n{}", self.said.join("\n")))
-    }
-
-    pub fn signal(&self, signal: Signal) {
-        kill(self.group, signal).unwrap();
-    }
-
-    pub fn signal_group(&self, signal: Signal) {
-        killpg(self.group, signal).unwrap();
-    }
-
-    /// Waits for its end; returns the exit code.
-    pub async fn code(&mut self) -> Option<i32> {
-        let status = timeout(PATIENCE, self.child.wait()).await.expect("the runner ends").unwrap();
-        // What was written before the end is read to the end; what it left behind may hold the pipes open.
-        while let Ok(Some(line)) = timeout(Duration::from_millis(200), self.lines.recv()).await {
-            self.said.push(bare(&line).to_owned());
-        }
-        status.code()
-    }
-}
-
-/// A line without its time stamp.
-fn bare(line: &str) -> &str {
-    let is_stamp = |stamp: &str| stamp.len() == 20 && stamp.starts_with("20") && stamp.ends_with('Z');
-    match line.split_once(": ") {
-        Some((stamp, rest)) if is_stamp(stamp) => rest,
-        _ => line,
-    }
 }

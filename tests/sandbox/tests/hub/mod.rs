@@ -2,17 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code)]
 
 pub mod machine;
+#[path = "../process/mod.rs"]
+pub mod process;
 
-use std::time::Duration;
-
+pub use process::*;
 use sandbox::ci::{JobSpec, RunId, Workflow};
 use sandbox::events::{Event, Events};
 use sandbox::github::{GitHub, Options};
 use sandbox::standin::http::{Answer, send};
 use serde_json::Value;
 
-/// How long a test waits for what must happen: never reached when all is well.
-pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The path of the repository in the API.
 pub const REPO: &str = "/repos/octo/train";
 
@@ -92,61 +91,10 @@ impl Hub {
 
     /// Waits for an event of this kind about this subject.
     pub async fn event(&self, what: &str, subject: &str) -> Event {
-        let found = self
-            .events
-            .wait(PATIENCE, |event| event.what == what && event.subject == subject)
-            .await;
-        found.unwrap_or_else(|| panic!("`{what} {subject}` did not happen:\n{}", self.timeline()))
+        process::event(&self.events, what, subject).await
     }
 
     pub fn timeline(&self) -> String {
-        let events = self.events.all();
-        let lines: Vec<String> = events.iter().map(|event| format!("{:?} {event}", event.at)).collect();
-        lines.join("\n")
+        process::timeline(&self.events)
     }
-}
-
-/// A job for runners with the label `gpu`.
-pub fn job(key: &str, script: &str) -> JobSpec {
-    JobSpec {
-        key: key.into(),
-        name: key.into(),
-        needs: Vec::new(),
-        labels: vec!["self-hosted".into(), "GPU".into()],
-        script: script.into(),
-        env: Vec::new(),
-        timeout: None,
-    }
-}
-
-/// A job for a machine of GitHub's own.
-pub fn hosted(key: &str, script: &str, needs: &[&str]) -> JobSpec {
-    JobSpec {
-        labels: vec!["ubuntu-latest".into()],
-        needs: needs.iter().map(|need| (*need).to_owned()).collect(),
-        ..job(key, script)
-    }
-}
-
-/// Whether a process runs; a zombie does not.
-pub fn alive(pid: &str) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with('Z'))
-}
-
-/// Waits until something is so.
-pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let wait = async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, wait)
-        .await
-        .unwrap_or_else(|_| panic!("not so: {what}"));
-}
-
-/// Waits for the end of a process.
-pub async fn gone(pid: &str) {
-    until("the process is gone", || !alive(pid)).await;
 }
