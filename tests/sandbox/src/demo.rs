@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sandbox::ci::{JobSpec, RunId, Workflow};
 use sandbox::events::{Event, Events};
+use sandbox::forge::Kind;
 use sandbox::world::{Options, World};
 
 use super::show::{Place, follow};
@@ -19,17 +20,17 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const NOTICE: Duration = Duration::from_secs(20);
 
 /// Runs both; ends well only if every step was seen and nothing is left.
-pub async fn run() -> Result<ExitCode> {
+pub async fn run(forge: Kind) -> Result<ExitCode> {
     let mut signals = Signals::new()?;
     tokio::select! {
-        seen = both() => Ok(if seen? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
+        seen = both(forge) => Ok(if seen? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         // What runs in the worlds dies with them.
         signal = signals.next() => Ok(ExitCode::from(exit_code(signal))),
     }
 }
 
-async fn both() -> Result<bool> {
-    let (first, second) = (whole_life().await?, lost_machine().await?);
+async fn both(forge: Kind) -> Result<bool> {
+    let (first, second) = (whole_life(forge).await?, lost_machine(forge).await?);
     let verdict = if first && second {
         "every step was seen, and nothing is left"
     } else {
@@ -46,8 +47,12 @@ struct Scene {
 }
 
 impl Scene {
-    async fn open(title: &str) -> Result<Self> {
-        let world = World::start(Options::default()).await?;
+    async fn open(forge: Kind, title: &str) -> Result<Self> {
+        let options = Options {
+            forge: forge.into(),
+            ..Options::default()
+        };
+        let world = World::start(options).await?;
         Place::Stdout.line(&format!("\n== {title}\n   {}\n", world.isolation().describe()));
         Ok(Self { world, checks: Vec::new() })
     }
@@ -105,8 +110,8 @@ impl Scene {
     }
 }
 
-async fn whole_life() -> Result<bool> {
-    let mut scene = Scene::open("one instance lives its whole life").await?;
+async fn whole_life(forge: Kind) -> Result<bool> {
+    let mut scene = Scene::open(forge, "one instance lives its whole life").await?;
     let timeline = follow(&scene.world, Place::Stdout);
     let prepared = scene.world.dir().join("prepared");
     let startup = format!("#!/bin/sh\necho installing what the job needs\ntouch '{}'\n", prepared.display());
@@ -133,7 +138,9 @@ async fn whole_life() -> Result<bool> {
         })
         .await;
     scene
-        .step("idle, it took its leave of GitHub", |event, _| event.what == "runner-removed")
+        .step(&format!("idle, it took its leave of {}", forge.title()), |event, _| {
+            event.what == "runner-removed"
+        })
         .await;
     scene.step("and is gone", |event, _| event.what == "instance-terminated").await;
     let seen = scene.close().await;
@@ -141,14 +148,17 @@ async fn whole_life() -> Result<bool> {
     Ok(seen)
 }
 
-async fn lost_machine() -> Result<bool> {
-    let mut scene = Scene::open("a spot machine is lost in the middle of a job").await?;
+async fn lost_machine(forge: Kind) -> Result<bool> {
+    let mut scene = Scene::open(forge, "a spot machine is lost in the middle of a job").await?;
     let timeline = follow(&scene.world, Place::Stdout);
     let gate = scene.world.dir().join("second-machine");
     let launch = "cml runner --cloud=aws --cloud-spot --labels=gpu --idle-timeout=2s --provisioning-timeout=60s";
+    // The first execution waits for a machine that never comes; the next one does not.
+    let (seen, execution) = (scene.world.dir().join("seen"), forge.execution_variable());
     let script = format!(
-        "[ \"$GITHUB_RUN_ATTEMPT\" != 1 ] || while [ ! -e '{}' ]; do sleep 0.1; done; echo trained",
-        gate.display()
+        "[ -e '{seen}' ] || echo \"${execution}\" >'{seen}'; [ \"$(cat '{seen}')\" != \"${execution}\" ] || while [ ! -e '{gate}' ]; do sleep 0.1; done; echo trained",
+        seen = seen.display(),
+        gate = gate.display()
     );
     let run = scene.start(launch, &script);
     scene
@@ -169,17 +179,18 @@ async fn lost_machine() -> Result<bool> {
         })
         .await;
     scene
-        .step("it asked GitHub to run it again, with its launch job", |event, _| {
-            event.what == "run-rerun" && event.subject.contains("launch")
-        })
+        .step(
+            &format!("it asked {} to run it again, with its launch job", forge.title()),
+            |event, _| event.what == "run-rerun" && event.subject.contains("launch"),
+        )
         .await;
     scene
         .step("a new machine was launched", |_, events| events.count("instance-launched") >= 2)
         .await;
-    let forge = scene.world.forge.clone();
+    let server = scene.world.forge.clone();
     scene
         .step("the job succeeded on it", move |event, _| {
-            event.what == "run-completed" && forge.run(run).is_some_and(|run| run.conclusion.as_deref() == Some("success"))
+            event.what == "run-completed" && server.run(run).is_some_and(|run| run.conclusion.as_deref() == Some("success"))
         })
         .await;
     scene

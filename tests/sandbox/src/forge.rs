@@ -20,6 +20,25 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::GitHub, Self::GitLab];
+
+    /// What people call it.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::GitHub => "GitHub",
+            Self::GitLab => "GitLab",
+        }
+    }
+
+    /// The variable that is set in every job and differs in each execution of it, if there is one.
+    pub const fn execution_variable(self) -> &'static str {
+        match self {
+            Self::GitHub => "GITHUB_RUN_ATTEMPT",
+            Self::GitLab => "CI_JOB_ID",
+        }
+    }
+
     /// What `--driver` calls it.
     pub const fn driver(self) -> &'static str {
         match self {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use jiff::SignedDuration;
+use sandbox::forge::Kind;
 
 /// A whole world on loopback: a forge, EC2, instance metadata, and instances that are real processes.
 #[derive(Parser)]
@@ -27,12 +28,20 @@ enum Command {
     /// The exit code is the command's, or 70 when a machine, a registration or a process was left.
     Run(Rehearsal),
     /// Two launches from beginning to end: one lives its whole life, one loses its spot machine in the middle of a job
-    Demo,
+    Demo {
+        /// The world's forge: github or gitlab
+        #[arg(long, value_name = "FORGE", default_value = "github", value_parser = forge)]
+        forge: Kind,
+    },
 }
 
 /// What is rehearsed, and what goes wrong meanwhile.
 #[derive(Args)]
 struct Rehearsal {
+    /// The world's forge: github or gitlab
+    #[arg(long, value_name = "FORGE", default_value = "github", value_parser = forge)]
+    forge: Kind,
+
     /// Queue a job: `LABELS: SCRIPT`, as in `self-hosted,gpu: nvidia-smi`
     #[arg(long, value_name = "LABELS: SCRIPT")]
     job: Vec<String>,
@@ -52,6 +61,13 @@ struct Rehearsal {
     /// The command, with its arguments
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
+}
+
+/// As `--driver` calls it.
+fn forge(name: &str) -> Result<Kind> {
+    let found = Kind::ALL.into_iter().find(|kind| kind.driver() == name);
+    let all = Kind::ALL.map(Kind::driver).join(", ");
+    found.with_context(|| format!("no forge of the sandbox, which has {all}"))
 }
 
 /// `3s`, `500ms`, `1m30s`
@@ -76,7 +92,7 @@ fn work() -> Result<ExitCode> {
     runtime.context("starting the runtime")?.block_on(async {
         match command {
             Command::Run(rehearsal) => rehearse::run(&rehearsal).await,
-            Command::Demo => demo::run().await,
+            Command::Demo { forge } => demo::run(forge).await,
         }
     })
 }

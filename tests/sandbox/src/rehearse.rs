@@ -41,7 +41,11 @@ const FOREIGN: &[&str] = &[
 /// Runs the command in a world; its exit code is ours, unless something is left.
 pub async fn run(rehearsal: &Rehearsal) -> Result<ExitCode> {
     let mut signals = Signals::new()?;
-    let world = World::start(Options::default()).await?;
+    let world = World::start(Options {
+        forge: rehearsal.forge.into(),
+        ..Options::default()
+    })
+    .await?;
     Place::Stderr.line(world.isolation().describe());
     let timeline = follow(&world, Place::Stderr);
     for (number, job) in rehearsal.job.iter().enumerate() {

@@ -87,7 +87,7 @@ async fn it_does_as_many_jobs_as_it_may_and_logs_each() {
     let lab = &machine.lab;
     let mut runner = machine.start(&["--max-builds", "2", "--builds-dir", "work"]);
     let url = lab.gitlab.url();
-    let short = &machine.token["glrt-".len()..][..9];
+    let short = &machine.token["glrt-t3_".len()..][..9];
     logged(&mut runner, &format!("Starting runner for {url} with token {short} ...")).await;
     let mut first = job("first", "echo $OWN $CI_JOB_ID $CI_PIPELINE_ID; test \"$PWD\" = \"$CI_PROJECT_DIR\"");
     first.env = vec![("OWN".into(), "own".into())];
@@ -296,6 +296,46 @@ async fn what_it_cannot_do_it_refuses() {
     let output = Command::new(program).arg("--version").output().await.unwrap();
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(said.lines().next().unwrap().starts_with("Version:      "), "{said}");
+}
+
+#[tokio::test]
+async fn a_runner_of_a_configuration_file_is_as_it_says_there() {
+    let machine = Machine::new().await;
+    let (url, token) = (machine.lab.gitlab.url(), &machine.token);
+    let own = format!(
+        "name = \"r\"\nurl = \"{url}\"\ntoken = \"{token}\"\nexecutor = \"shell\"\nbuilds_dir = \"{}\"\n",
+        machine.path("own")
+    );
+    let file = machine.path("config.toml");
+    std::fs::write(&file, format!("concurrent = 1\n[[runners]]\nname = \"other\"\n[[runners]]\n{own}")).unwrap();
+    let program = standin::gitlab::program().unwrap().0;
+    let mut command = Command::new(program);
+    let args = [
+        "--log-format",
+        "json",
+        "run-single",
+        "--config",
+        &file,
+        "--runner",
+        "r",
+        "--max-builds",
+        "1",
+    ];
+    command
+        .args(args)
+        .current_dir(machine.dir.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut runner = Runner::start(&mut command);
+    let run = machine.lab.start(&[job("train", "true")]);
+    logged(&mut runner, "Job succeeded").await;
+    assert_eq!(runner.code().await, Some(0));
+    assert_eq!(machine.lab.conclusion(run).await, "success");
+    assert!(machine.dir.path().join("own").is_dir());
+    assert!(machine.dir.path().join(".runner_system_id").is_file());
+    let output = machine.command(&["--config", &file, "--runner", "none"]).output().await.unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("could not find a runner with the name 'none'"));
 }
 
 #[tokio::test]

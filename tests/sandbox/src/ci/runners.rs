@@ -104,14 +104,24 @@ impl<F: Rules> State<F> {
         self.look_for_silent();
         let now = Instant::now();
         let running = |job: &&mut Job| job.status == Status::Running;
-        for job in self.runs.iter_mut().flat_map(|run| &mut run.jobs).filter(running) {
+        for job in self
+            .runs
+            .iter_mut()
+            .flat_map(|run| run.jobs.iter_mut().chain(&mut run.past))
+            .filter(running)
+        {
             if job.spec.timeout.is_some_and(|timeout| now.duration_since(job.began) > timeout) {
                 F::on_timeout(job);
             }
         }
         let lock_expiry = self.lock_expiry;
         let silent = |job: &&Job| job.status == Status::Running && !job.spec.is_hosted() && now.duration_since(job.renewed) > lock_expiry;
-        let silent = self.runs.iter().flat_map(|run| &run.jobs).filter(silent).map(|job| job.id);
+        let silent = self
+            .runs
+            .iter()
+            .flat_map(|run| run.jobs.iter().chain(&run.past))
+            .filter(silent)
+            .map(|job| job.id);
         for id in silent.collect::<Vec<_>>() {
             F::on_silence(self, id);
         }

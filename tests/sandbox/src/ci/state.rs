@@ -172,8 +172,10 @@ impl<F: Rules> State<F> {
         }
     }
 
+    /// An execution; an earlier one may still have its end before it.
     pub fn job(&mut self, id: u64) -> Option<&mut Job> {
-        self.runs.iter_mut().flat_map(|run| &mut run.jobs).find(|job| job.id == id)
+        let mut all = self.runs.iter_mut().flat_map(|run| run.jobs.iter_mut().chain(&mut run.past));
+        all.find(|job| job.id == id)
     }
 
     /// Ends a job; one that has ended already stays as it is.

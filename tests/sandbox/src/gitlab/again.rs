@@ -4,8 +4,9 @@ use super::GitLabState;
 use super::rules::status;
 use crate::ci::{Run, RunId, Status};
 
-/// What GitLab lets run again. A job that succeeded is among it.
-const RETRYABLE: [&str; 3] = ["success", "failed", "canceled"];
+/// What GitLab lets run again: also a job that succeeded, and one whose runner has not confirmed yet that it is cancelled. Source:
+/// `app/models/ci/processable.rb`.
+const RETRYABLE: [&str; 4] = ["success", "failed", "canceled", "canceling"];
 
 impl GitLabState {
     /// Executes a job again; the new execution's id. Nothing when that is not allowed.

@@ -50,6 +50,7 @@ pub fn group(gitlab: &GitLab, (id, path): (u64, &str)) -> Value {
     json!({
         "id": id, "name": last(path), "path": last(path), "full_name": path.replace('/', " / "), "full_path": path, "visibility": "private",
         "web_url": format!("{}/groups/{path}", gitlab.url()), "parent_id": (id > FIRST_GROUP).then(|| id - 1), "description": "",
+        "runners_token": gitlab.own().options.registration_token,
     })
 }
 
@@ -62,6 +63,7 @@ pub fn project(gitlab: &GitLab) -> Value {
         "description": null, "default_branch": BRANCH, "web_url": gitlab.repo_url(), "visibility": "private", "archived": false,
         "http_url_to_repo": format!("{}.git", gitlab.repo_url()),
         "namespace": { "id": id, "name": last(parent), "path": last(parent), "kind": "group", "full_path": parent, "parent_id": null },
+        "runners_token": gitlab.own().options.registration_token,
         "permissions": { "project_access": { "access_level": 40, "notification_level": 3 }, "group_access": null },
     })
 }

@@ -1,7 +1,7 @@
 //! The command line, as far as `run-single` goes. Source: `common/config.go`, `commands/single.go`.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{config, log};
 
@@ -79,6 +79,8 @@ pub struct Options {
     pub env: Vec<String>,
     /// Everything that was said about Docker, as it was said.
     pub docker: BTreeMap<String, Vec<String>>,
+    /// What this machine calls itself, if it has done so before.
+    pub system: Option<String>,
 }
 
 /// Reads the arguments; what is wrong with them.
@@ -112,10 +114,6 @@ fn flag(word: &str) -> Option<(String, Option<String>)> {
     Some((long.to_owned(), value))
 }
 
-fn last(given: &BTreeMap<String, Vec<String>>, name: &str) -> Option<String> {
-    given.get(name).and_then(|values| values.last()).cloned()
-}
-
 fn single(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
     let mut given: BTreeMap<String, Vec<String>> = BTreeMap::new();
     while let Some(word) = words.next() {
@@ -136,19 +134,15 @@ fn single(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
             given.insert((*name).into(), vec![value]);
         }
     }
-    if let (Some(path), Some(name)) = (last(&given, "config"), last(&given, "runner")) {
-        // The section is the runner; what is said beside it is not looked at.
-        given.extend(config::options(&path, &name)?);
-        given.insert("description".into(), vec![name]);
-    }
-    let one = |name: &str| last(&given, name);
+    let one = |name: &str| given.get(name).and_then(|values| values.last()).cloned();
     let number = |name: &str| match one(name) {
         None => Ok(0),
         Some(text) => text
             .parse()
             .map_err(|_| format!("invalid value \"{text}\" for flag -{name}: parse error")),
     };
-    Ok(Options {
+    let (runner, file) = (one("runner"), one("config"));
+    let options = Options {
         url: one("url").unwrap_or_default(),
         token: one("token").unwrap_or_default(),
         executor: one("executor").unwrap_or_default(),
@@ -159,5 +153,10 @@ fn single(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         pre_build_script: one("pre-build-script").unwrap_or_default(),
         env: given.get("env").cloned().unwrap_or_default(),
         docker: given.into_iter().filter(|(name, _)| name.starts_with("docker-")).collect(),
-    })
+        system: None,
+    };
+    match (runner, file) {
+        (Some(runner), file) => config::read(Path::new(&file.unwrap_or_default()), &runner, options),
+        (None, _) => Ok(options),
+    }
 }

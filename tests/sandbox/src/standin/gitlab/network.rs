@@ -70,7 +70,8 @@ pub enum Remote {
 /// The part of a token that is shown. Source: `helpers/shorten_token.go`.
 pub fn shorten(token: &str) -> String {
     let own = token.strip_prefix("glrt-").unwrap_or(token);
-    own.chars().take(SHOWN).collect()
+    let kinds = ["t1_", "t2_", "t3_"].iter().find_map(|kind| own.strip_prefix(kind));
+    kinds.unwrap_or(own).chars().take(SHOWN).collect()
 }
 
 impl Network {

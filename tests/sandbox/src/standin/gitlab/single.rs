@@ -26,7 +26,8 @@ pub async fn run(options: Options) -> Result<()> {
         "shell" | "docker" => {}
         other => bail!("Unknown executor: {other}"),
     }
-    let network = Network::new(&options, format!("r_{}", random()));
+    let system = options.system.clone().unwrap_or_else(|| format!("r_{}", random()));
+    let network = Network::new(&options, system);
     let entry = log::entry(format!("Starting runner for {} with token {} ...", options.url, network.short()));
     entry.write(Level::Info);
     if options.executor == "docker" {
@@ -53,7 +54,7 @@ pub async fn run(options: Options) -> Result<()> {
 }
 
 /// A part of this machine's name for itself.
-fn random() -> String {
+pub fn random() -> String {
     let seed = format!("{} {:?}", std::process::id(), jiff::Timestamp::now());
     crate::standin::sha256(seed.as_bytes()).chars().take(12).collect()
 }
