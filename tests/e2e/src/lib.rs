@@ -34,27 +34,33 @@ pub const LAUNCH: &[&str] = &[
     "--provisioning-timeout=40s",
 ];
 
-/// One list of scenarios, a column for each forge: what a forge cannot do is named, with the reason.
+/// One list of scenarios, a column for each forge. What a forge cannot do is an ignored test that says why.
 #[macro_export]
 macro_rules! on_every_forge {
     ($($scenario:ident $(except $forge:ident $reason:literal)*),* $(,)?) => {
         mod github {
-            $($crate::on_every_forge!(@one GitHub, $scenario $(, $forge $reason)*);)*
+            $($crate::on_every_forge!(@github $scenario $($forge $reason)*);)*
         }
         mod gitlab {
-            $($crate::on_every_forge!(@one GitLab, $scenario $(, $forge $reason)*);)*
+            $($crate::on_every_forge!(@gitlab $scenario $($forge $reason)*);)*
         }
     };
-    (@one $kind:ident, $scenario:ident $(, $forge:ident $reason:literal)*) => {
+    (@github $scenario:ident GitHub $reason:literal $($rest:tt)*) => { $crate::on_every_forge!(@not $scenario $reason); };
+    (@gitlab $scenario:ident GitLab $reason:literal $($rest:tt)*) => { $crate::on_every_forge!(@not $scenario $reason); };
+    (@$column:ident $scenario:ident $other:ident $reason:literal $($rest:tt)*) => {
+        $crate::on_every_forge!(@$column $scenario $($rest)*);
+    };
+    (@github $scenario:ident) => { $crate::on_every_forge!(@test GitHub $scenario); };
+    (@gitlab $scenario:ident) => { $crate::on_every_forge!(@test GitLab $scenario); };
+    (@not $scenario:ident $reason:literal) => {
+        #[test]
+        #[ignore = $reason]
+        fn $scenario() {}
+    };
+    (@test $kind:ident $scenario:ident) => {
         #[tokio::test]
         async fn $scenario() {
-            let kind = sandbox::forge::Kind::$kind;
-            $(if kind == sandbox::forge::Kind::$forge {
-                // Not a skip: there is nothing to be shown.
-                eprintln!("not on {}: {}", kind.driver(), $reason);
-                return;
-            })*
-            super::$scenario($crate::Scene::on(kind).await).await;
+            super::$scenario($crate::Scene::on(sandbox::forge::Kind::$kind).await).await;
         }
     };
 }

@@ -4,6 +4,22 @@
 use std::time::Duration;
 
 use e2e::{Outcome, Scene, until};
+use sandbox::forge::Kind;
+
+e2e::on_every_forge! {
+    a_machine_is_listed_read_and_terminated_by_its_name,
+    the_registration_of_a_machine_that_vanished_is_deleted
+        except GitLab "it takes a runner for online until it has been silent for two hours",
+    a_job_that_could_not_be_run_again_before_the_machine_died_is_by_who_cleans_up,
+}
+
+/// What asks for an interrupted job to run again.
+fn rerun(scene: &Scene) -> &'static str {
+    match scene.world.forge.kind() {
+        Kind::GitHub => "POST /repos/*/rerun-failed-jobs",
+        Kind::GitLab => "POST /projects/*/retry",
+    }
+}
 
 async fn fleet(scene: &Scene, words: &[&str]) -> Outcome {
     let line: Vec<&str> = ["runner"].iter().chain(words).chain(&["--cloud=aws"]).copied().collect();
@@ -12,9 +28,7 @@ async fn fleet(scene: &Scene, words: &[&str]) -> Outcome {
     outcome
 }
 
-#[tokio::test]
-async fn a_machine_is_listed_read_and_terminated_by_its_name() {
-    let scene = Scene::new().await;
+async fn a_machine_is_listed_read_and_terminated_by_its_name(scene: Scene) {
     assert_eq!(fleet(&scene, &["list"]).await.stdout, "no machines\n");
     scene.launch(&["--name=trainer", "--idle-timeout=never"]).await.succeeded();
     let table = fleet(&scene, &["list"]).await.stdout;
@@ -35,9 +49,7 @@ async fn a_machine_is_listed_read_and_terminated_by_its_name() {
     scene.end().await;
 }
 
-#[tokio::test]
-async fn the_registration_of_a_machine_that_vanished_is_deleted() {
-    let scene = Scene::new().await;
+async fn the_registration_of_a_machine_that_vanished_is_deleted(scene: Scene) {
     scene.launch(&["--name=trainer", "--idle-timeout=never"]).await.succeeded();
     scene.world.ec2.vanish(&scene.world.ec2.instances()[0].id);
     scene.event("runner-offline").await;
@@ -49,19 +61,13 @@ async fn the_registration_of_a_machine_that_vanished_is_deleted() {
     scene.end().await;
 }
 
-#[tokio::test]
-async fn a_job_that_could_not_be_run_again_before_the_machine_died_is_by_who_cleans_up() {
-    let scene = Scene::new().await;
+async fn a_job_that_could_not_be_run_again_before_the_machine_died_is_by_who_cleans_up(scene: Scene) {
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
     scene.launch(&["--cloud-spot"]).await.succeeded();
     scene.working().await;
     // The forge is of no help as long as the machine lives.
-    scene
-        .world
-        .forge
-        .faults()
-        .answer("POST /repos/*/rerun-failed-jobs", usize::MAX, 500, "{}");
+    scene.world.forge.faults().answer(rerun(&scene), usize::MAX, 500, "{}");
     let first = scene.world.ec2.instances().remove(0);
     scene.world.ec2.spot_notice(&first.id, Duration::from_secs(8));
     scene.all_gone().await;

@@ -10,9 +10,25 @@ use sandbox::instance::Isolation;
 /// What EC2 leaves a spot machine is two minutes; a scaled machine has this long.
 const NOTICE: Duration = Duration::from_secs(20);
 
-#[tokio::test]
-async fn an_idle_spot_machine_leaves_before_it_is_taken() {
-    let scene = Scene::new().await;
+e2e::on_every_forge! {
+    an_idle_spot_machine_leaves_before_it_is_taken,
+    a_job_on_a_lost_spot_machine_runs_again,
+    the_launch_job_of_the_same_run_makes_the_new_machine,
+    no_retry_means_that_nothing_is_run_again,
+    a_job_past_the_time_limit_is_interrupted_and_runs_again_up_to_the_attempt_cap,
+    a_rebalance_recommendation_lets_the_job_finish,
+    a_job_may_save_its_work_before_it_is_interrupted,
+    a_script_that_saves_for_ever_does_not_keep_the_job_from_running_again,
+    a_machine_ends_when_it_has_lived_long_enough,
+    the_rest_of_a_run_that_does_not_end_is_cancelled_so_that_the_interrupted_job_can_run_again
+        except GitLab "it runs single jobs again: nothing else need end",
+    a_healthy_job_is_spared_and_the_interrupted_one_left_to_who_cleans_up
+        except GitLab "it runs single jobs again: nothing is left to do",
+    a_healthy_job_goes_on_while_the_interrupted_one_runs_again
+        except GitHub "it runs nothing again before all of a run has ended",
+}
+
+async fn an_idle_spot_machine_leaves_before_it_is_taken(scene: Scene) {
     scene.launch(&["--cloud-spot", "--idle-timeout=never"]).await.succeeded();
     assert!(scene.world.ec2.instances()[0].spot);
     scene.take_back(NOTICE);
@@ -20,9 +36,7 @@ async fn an_idle_spot_machine_leaves_before_it_is_taken() {
     scene.end().await;
 }
 
-#[tokio::test]
-async fn a_job_on_a_lost_spot_machine_runs_again() {
-    let scene = Scene::new().await;
+async fn a_job_on_a_lost_spot_machine_runs_again(scene: Scene) {
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
     scene.launch(&["--cloud-spot"]).await.succeeded();
@@ -31,9 +45,7 @@ async fn a_job_on_a_lost_spot_machine_runs_again() {
     scene.runs_again(run, &gate).await;
 }
 
-#[tokio::test]
-async fn the_launch_job_of_the_same_run_makes_the_new_machine() {
-    let scene = Scene::new().await;
+async fn the_launch_job_of_the_same_run_makes_the_new_machine(scene: Scene) {
     let gate = scene.world.dir().join("gate");
     let launch = hosted(
         "launch",
@@ -50,9 +62,7 @@ async fn the_launch_job_of_the_same_run_makes_the_new_machine() {
     scene.end().await;
 }
 
-#[tokio::test]
-async fn no_retry_means_that_nothing_is_run_again() {
-    let scene = Scene::new().await;
+async fn no_retry_means_that_nothing_is_run_again(scene: Scene) {
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
     scene.launch(&["--cloud-spot", "--no-retry"]).await.succeeded();
@@ -64,9 +74,7 @@ async fn no_retry_means_that_nothing_is_run_again() {
     scene.end().await;
 }
 
-#[tokio::test]
-async fn a_job_past_the_time_limit_is_interrupted_and_runs_again_up_to_the_attempt_cap() {
-    let scene = Scene::new().await;
+async fn a_job_past_the_time_limit_is_interrupted_and_runs_again_up_to_the_attempt_cap(scene: Scene) {
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
     scene.launch(&["--job-time-limit=2s", "--max-attempts=2"]).await.succeeded();
@@ -79,9 +87,7 @@ async fn a_job_past_the_time_limit_is_interrupted_and_runs_again_up_to_the_attem
     scene.end().await;
 }
 
-#[tokio::test]
-async fn a_rebalance_recommendation_lets_the_job_finish() {
-    let scene = Scene::new().await;
+async fn a_rebalance_recommendation_lets_the_job_finish(scene: Scene) {
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
     scene.launch(&["--cloud-spot", "--idle-timeout=never"]).await.succeeded();
@@ -97,9 +103,7 @@ fn on_interrupt(text: &str) -> String {
     startup_script(text).replace("--cloud-startup-script", "--on-interrupt")
 }
 
-#[tokio::test]
-async fn a_job_may_save_its_work_before_it_is_interrupted() {
-    let scene = Scene::new().await;
+async fn a_job_may_save_its_work_before_it_is_interrupted(scene: Scene) {
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
     let save = on_interrupt("echo \"saved as $(id -un) in $CML_SECONDS_LEFT s because of $CML_INTERRUPT_REASON\"; env");
@@ -124,9 +128,7 @@ async fn a_job_may_save_its_work_before_it_is_interrupted() {
     scene.runs_again(run, &gate).await;
 }
 
-#[tokio::test]
-async fn a_script_that_saves_for_ever_does_not_keep_the_job_from_running_again() {
-    let scene = Scene::new().await;
+async fn a_script_that_saves_for_ever_does_not_keep_the_job_from_running_again(scene: Scene) {
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
     let save = on_interrupt("trap '' TERM INT; setsid sleep 1000 & sleep 1000");
@@ -136,9 +138,7 @@ async fn a_script_that_saves_for_ever_does_not_keep_the_job_from_running_again()
     scene.runs_again(run, &gate).await;
 }
 
-#[tokio::test]
-async fn a_machine_ends_when_it_has_lived_long_enough() {
-    let scene = Scene::new().await;
+async fn a_machine_ends_when_it_has_lived_long_enough(scene: Scene) {
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
     scene.launch(&["--idle-timeout=never", "--max-lifetime=5s"]).await.succeeded();
@@ -151,16 +151,15 @@ async fn a_machine_ends_when_it_has_lived_long_enough() {
     scene.end().await;
 }
 
-/// A run of a job on our machine and a healthy one on GitHub's, of which ours is interrupted.
-async fn with_a_healthy_sibling(policy: &str) -> (Scene, RunId) {
-    let scene = Scene::new().await;
+/// A run of a job on our machine and a healthy one on the forge's, of which ours is interrupted.
+async fn with_a_healthy_sibling(scene: &Scene, policy: &str) -> RunId {
     let gate = scene.world.dir().join("gate");
     let healthy = format!("while [ ! -e '{}' ]; do sleep 0.05; done", gate.display());
     let run = scene.run(&[job("train", &until(&gate)), hosted("healthy", &healthy)]);
     scene.launch(&["--cloud-spot", policy]).await.succeeded();
     scene.working().await;
     scene.take_back(NOTICE / 2);
-    (scene, run)
+    run
 }
 
 fn conclusion_of(scene: &Scene, run: RunId, key: &str) -> Option<String> {
@@ -168,16 +167,14 @@ fn conclusion_of(scene: &Scene, run: RunId, key: &str) -> Option<String> {
     view.jobs.into_iter().find(|job| job.key == key).unwrap().conclusion
 }
 
-#[tokio::test]
-async fn the_rest_of_a_run_that_does_not_end_is_cancelled_so_that_the_interrupted_job_can_run_again() {
-    let (scene, run) = with_a_healthy_sibling("--retry-policy=restart").await;
+async fn the_rest_of_a_run_that_does_not_end_is_cancelled_so_that_the_interrupted_job_can_run_again(scene: Scene) {
+    let run = with_a_healthy_sibling(&scene, "--retry-policy=restart").await;
     let gate = scene.world.dir().join("gate");
     scene.runs_again(run, &gate).await;
 }
 
-#[tokio::test]
-async fn a_healthy_job_is_spared_and_the_interrupted_one_left_to_who_cleans_up() {
-    let (scene, run) = with_a_healthy_sibling("--retry-policy=spare").await;
+async fn a_healthy_job_is_spared_and_the_interrupted_one_left_to_who_cleans_up(scene: Scene) {
+    let run = with_a_healthy_sibling(&scene, "--retry-policy=spare").await;
     scene.all_gone().await;
     assert_eq!(conclusion_of(&scene, run, "train").as_deref(), Some("failure"));
     assert_eq!(conclusion_of(&scene, run, "healthy"), None, "it still works");
@@ -193,4 +190,12 @@ async fn a_healthy_job_is_spared_and_the_interrupted_one_left_to_who_cleans_up()
         "of its first attempt"
     );
     scene.end().await;
+}
+
+async fn a_healthy_job_goes_on_while_the_interrupted_one_runs_again(scene: Scene) {
+    let run = with_a_healthy_sibling(&scene, "--retry-policy=restart").await;
+    scene.event("run-rerun").await;
+    assert_eq!(conclusion_of(&scene, run, "healthy"), None, "it still works");
+    let gate = scene.world.dir().join("gate");
+    scene.runs_again(run, &gate).await;
 }

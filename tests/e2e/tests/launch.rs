@@ -2,13 +2,41 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use e2e::{LABEL, Scene, until};
+use sandbox::forge::Kind;
 
-/// GitHub's answer to a runner registration, the first request of every launch.
+e2e::on_every_forge! {
+    reuse_takes_an_online_runner_with_the_labels,
+    reuse_idle_does_not_take_a_busy_runner,
+    reuse_idle_takes_an_idle_runner,
+    an_offline_runner_is_not_reused
+        except GitLab "it takes a runner for online until it has been silent for two hours",
+    a_name_in_use_is_found_before_any_cost,
+    a_token_that_is_refused_costs_nothing,
+    a_forge_that_stumbles_is_asked_again,
+    a_dry_run_changes_nothing_and_shows_no_secret,
+    the_result_is_one_json_object,
+}
+
+/// The first request of every launch.
+fn first_request(scene: &Scene) -> &'static str {
+    match scene.world.forge.kind() {
+        Kind::GitHub => REGISTRATION,
+        Kind::GitLab => "GET /projects/*",
+    }
+}
+
+/// What tells that the runner is online.
+fn list(scene: &Scene) -> &'static str {
+    match scene.world.forge.kind() {
+        Kind::GitHub => "GET /repos/*/actions/runners*",
+        Kind::GitLab => "GET /projects/*/runners",
+    }
+}
+
+/// Proves on GitHub that the token may register.
 const REGISTRATION: &str = "POST /repos/*/actions/runners/registration-token";
 
-#[tokio::test]
-async fn reuse_takes_an_online_runner_with_the_labels() {
-    let scene = Scene::new().await;
+async fn reuse_takes_an_online_runner_with_the_labels(scene: Scene) {
     scene.launch(&["--idle-timeout=30s", "--name=first"]).await.succeeded();
     let second = scene.launch(&["--reuse"]).await;
     second.succeeded();
@@ -25,9 +53,7 @@ async fn reuse_takes_an_online_runner_with_the_labels() {
     scene.world.close().await;
 }
 
-#[tokio::test]
-async fn reuse_idle_does_not_take_a_busy_runner() {
-    let scene = Scene::new().await;
+async fn reuse_idle_does_not_take_a_busy_runner(scene: Scene) {
     scene.launch(&["--name=first"]).await.succeeded();
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
@@ -39,18 +65,14 @@ async fn reuse_idle_does_not_take_a_busy_runner() {
     scene.end().await;
 }
 
-#[tokio::test]
-async fn reuse_idle_takes_an_idle_runner() {
-    let scene = Scene::new().await;
+async fn reuse_idle_takes_an_idle_runner(scene: Scene) {
     scene.launch(&["--idle-timeout=5s"]).await.succeeded();
     scene.launch(&["--reuse-idle"]).await.succeeded();
     assert_eq!(scene.world.ec2.instances().len(), 1);
     scene.end().await;
 }
 
-#[tokio::test]
-async fn an_offline_runner_is_not_reused() {
-    let scene = Scene::new().await;
+async fn an_offline_runner_is_not_reused(scene: Scene) {
     scene.launch(&["--idle-timeout=never"]).await.succeeded();
     let first = scene.world.ec2.instances().remove(0);
     scene.world.ec2.vanish(&first.id);
@@ -63,44 +85,38 @@ async fn an_offline_runner_is_not_reused() {
     assert_eq!((left.live_instances.len(), left.registrations.len()), (0, 1), "{left:#?}");
 }
 
-#[tokio::test]
-async fn a_name_in_use_is_found_before_any_cost() {
-    let scene = Scene::new().await;
+async fn a_name_in_use_is_found_before_any_cost(scene: Scene) {
     scene.launch(&["--name=taken", "--idle-timeout=3s"]).await.succeeded();
     scene.launch(&["--name=taken"]).await.failed_with(6, &["taken", "hint"]);
     assert_eq!(scene.world.ec2.instances().len(), 1);
     scene.end().await;
 }
 
-#[tokio::test]
-async fn a_token_that_is_refused_costs_nothing() {
-    for (status, body, code, says) in [
-        (401, r#"{"message":"Bad credentials"}"#, 3, "token"),
-        (
-            403,
-            r#"{"message":"Resource not accessible by personal access token"}"#,
-            3,
-            "dministration",
-        ),
-        (404, r#"{"message":"Not Found"}"#, 3, "octo/train"),
+async fn a_token_that_is_refused_costs_nothing(scene: Scene) {
+    let (role, page) = match scene.world.forge.kind() {
+        Kind::GitHub => ("dministration", "octo/train"),
+        Kind::GitLab => ("the scope `api`", "octo/"),
+    };
+    for (status, body, says) in [
+        (401, r#"{"message":"Bad credentials"}"#, "token"),
+        (403, r#"{"message":"Resource not accessible by personal access token"}"#, role),
+        (404, r#"{"message":"Not Found"}"#, page),
     ] {
-        let scene = Scene::new().await;
-        scene.world.forge.faults().answer(REGISTRATION, 99, status, body);
+        scene.world.forge.faults().clear();
+        scene.world.forge.faults().answer(first_request(&scene), 99, status, body);
         let outcome = scene.launch(&[]).await;
-        outcome.failed_with(code, &[says, "hint"]);
+        outcome.failed_with(3, &[says, "hint"]);
         assert!(!outcome.stderr.contains(scene.world.forge.token()), "{}", outcome.stderr);
         assert!(scene.world.ec2.instances().is_empty());
-        scene.end().await;
     }
+    scene.end().await;
 }
 
-#[tokio::test]
-async fn a_forge_that_stumbles_is_asked_again() {
-    let scene = Scene::new().await;
+async fn a_forge_that_stumbles_is_asked_again(scene: Scene) {
     let faults = scene.world.forge.faults();
-    faults.answer(REGISTRATION, 1, 502, "<html>Bad gateway</html>");
+    faults.answer(first_request(&scene), 1, 502, "<html>Bad gateway</html>");
     faults.add(sandbox::faults::Fault {
-        request: "GET /repos/*/actions/runners*".into(),
+        request: list(&scene).into(),
         skip: 0,
         times: 1,
         effect: sandbox::faults::Effect::Reset,
@@ -209,9 +225,7 @@ async fn throttling_is_waited_for() {
     scene.end().await;
 }
 
-#[tokio::test]
-async fn a_dry_run_changes_nothing_and_shows_no_secret() {
-    let scene = Scene::new().await;
+async fn a_dry_run_changes_nothing_and_shows_no_secret(scene: Scene) {
     let outcome = scene.launch(&["--dry-run"]).await;
     outcome.succeeded();
     assert!(
@@ -233,9 +247,7 @@ async fn a_dry_run_changes_nothing_and_shows_no_secret() {
     scene.end().await;
 }
 
-#[tokio::test]
-async fn the_result_is_one_json_object() {
-    let scene = Scene::new().await;
+async fn the_result_is_one_json_object(scene: Scene) {
     let outcome = scene.launch(&["--output=json", "--name=named"]).await;
     outcome.succeeded();
     let result: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();

@@ -2,12 +2,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use e2e::{Scene, startup_script};
-use sandbox::github;
+use sandbox::forge::Kind;
 use sandbox::world::Options;
 
-#[tokio::test]
-async fn the_startup_script_runs_first_and_its_output_is_on_the_console() {
-    let scene = Scene::new().await;
+e2e::on_every_forge! {
+    the_startup_script_runs_first_and_its_output_is_on_the_console,
+    a_startup_script_that_fails_ends_the_machine_and_the_launch,
+    a_runner_that_never_comes_online_is_rolled_back,
+    a_runner_archive_with_another_checksum_is_not_started,
+}
+
+async fn the_startup_script_runs_first_and_its_output_is_on_the_console(scene: Scene) {
     let script = "#!/usr/bin/env bash\n[[ $(id -u) = 0 ]] && echo \"hello from $BASH\"\ncat <<'EOF'\n$(nothing) EOF 'quoted'\nEOF\ntouch /opt/prepared\n";
     let run = scene.job("test -e /opt/prepared");
     scene.launch(&[&startup_script(script)]).await.succeeded();
@@ -26,9 +31,7 @@ async fn the_startup_script_runs_first_and_its_output_is_on_the_console() {
     scene.end().await;
 }
 
-#[tokio::test]
-async fn a_startup_script_that_fails_ends_the_machine_and_the_launch() {
-    let scene = Scene::new().await;
+async fn a_startup_script_that_fails_ends_the_machine_and_the_launch(scene: Scene) {
     let outcome = scene.launch(&[&startup_script("echo about to fail; exit 7")]).await;
     outcome.failed_with(5, &["startup-script", "about to fail", "7"]);
     scene.end().await;
@@ -64,36 +67,30 @@ async fn a_daemon_that_the_startup_script_leaves_does_not_hold_the_launch() {
     scene.end().await;
 }
 
-#[tokio::test]
-async fn a_runner_that_never_comes_online_is_rolled_back() {
-    let scene = Scene::new().await;
-    scene.world.forge.faults().answer("POST /_runner/*", 9999, 500, "{}");
+async fn a_runner_that_never_comes_online_is_rolled_back(scene: Scene) {
+    let protocol = match scene.world.forge.kind() {
+        Kind::GitHub => "POST /_runner/*",
+        Kind::GitLab => "POST /jobs/request",
+    };
+    scene.world.forge.faults().answer(protocol, 9999, 500, "{}");
     let outcome = scene.launch(&["--provisioning-timeout=6s"]).await;
     outcome.failed_with(5, &["hint"]);
     scene.end().await;
 }
 
-#[tokio::test]
-async fn a_runner_archive_with_another_checksum_is_not_started() {
-    let scene = Scene::new().await;
-    let outcome = scene
-        .launch(&["--runner-url", &archive(&scene), "--runner-sha256", &"0".repeat(64)])
-        .await;
+async fn a_runner_archive_with_another_checksum_is_not_started(scene: Scene) {
+    let outcome = scene.launch(&["--runner-sha256", &"0".repeat(64)]).await;
     outcome.failed_with(5, &["install-runner", "SHA-256"]);
     assert_eq!(scene.world.events.count("runner-registered"), 0);
     scene.end().await;
 }
 
-fn archive(scene: &Scene) -> String {
-    scene.world.github().archive_url()
-}
-
 #[tokio::test]
 async fn a_truncated_runner_archive_is_not_started() {
     let scene = Scene::with(Options {
-        forge: github::Options {
+        forge: sandbox::github::Options {
             truncate_archive: true,
-            ..github::Options::default()
+            ..sandbox::github::Options::default()
         }
         .into(),
         ..Options::default()

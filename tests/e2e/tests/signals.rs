@@ -7,6 +7,18 @@ use nix::unistd::Pid;
 use sandbox::faults::{Effect, Fault, Faults, Gate};
 use tokio::process::Child;
 
+e2e::on_every_forge! {
+    the_machine_of_a_launcher_that_was_killed_removes_itself,
+    an_idle_agent_that_is_told_to_stop_takes_its_leave,
+    a_busy_agent_that_is_told_to_stop_has_its_job_run_again,
+    a_job_that_was_stopped_before_it_could_tell_its_ids_is_run_again
+        except GitLab "its runner tells the id with its first word of a job",
+    an_agent_that_is_killed_while_idle_takes_its_leave_all_the_same,
+    the_job_of_an_agent_that_is_killed_is_run_again,
+    a_machine_that_is_cut_off_leaves_nothing_but_its_registration,
+    a_runner_on_this_host_is_stopped_by_control_c,
+}
+
 fn signal(child: &Child, signal: Signal) {
     let pid = child.id().expect("it still runs");
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
@@ -139,9 +151,7 @@ async fn a_launcher_that_is_stopped_while_it_waits_destroys_the_instance() {
     }
 }
 
-#[tokio::test]
-async fn the_machine_of_a_launcher_that_was_killed_removes_itself() {
-    let scene = Scene::new().await;
+async fn the_machine_of_a_launcher_that_was_killed_removes_itself(scene: Scene) {
     let launcher = scene.start(&["--provisioning-timeout=5s", &e2e::startup_script("sleep 1000")]);
     scene.event("instance-launched").await;
     signal(&launcher, Signal::SIGKILL);
@@ -157,17 +167,13 @@ async fn agent(scene: &Scene) -> Pid {
     Pid::from_raw(pid)
 }
 
-#[tokio::test]
-async fn an_idle_agent_that_is_told_to_stop_takes_its_leave() {
-    let scene = Scene::new().await;
+async fn an_idle_agent_that_is_told_to_stop_takes_its_leave(scene: Scene) {
     kill(agent(&scene).await, Signal::SIGTERM).unwrap();
     scene.event("runner-removed").await;
     scene.end().await;
 }
 
-#[tokio::test]
-async fn a_busy_agent_that_is_told_to_stop_has_its_job_run_again() {
-    let scene = Scene::new().await;
+async fn a_busy_agent_that_is_told_to_stop_has_its_job_run_again(scene: Scene) {
     let agent = agent(&scene).await;
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
@@ -176,9 +182,7 @@ async fn a_busy_agent_that_is_told_to_stop_has_its_job_run_again() {
     scene.runs_again(run, &gate).await;
 }
 
-#[tokio::test]
-async fn a_job_that_was_stopped_before_it_could_tell_its_ids_is_run_again() {
-    let scene = Scene::new().await;
+async fn a_job_that_was_stopped_before_it_could_tell_its_ids_is_run_again(scene: Scene) {
     let agent = agent(&scene).await;
     // A job of the same name that failed by itself is none of the agent's business.
     let failed = scene.job("false");
@@ -199,17 +203,13 @@ async fn a_job_that_was_stopped_before_it_could_tell_its_ids_is_run_again() {
     scene.runs_again(run, &gate).await;
 }
 
-#[tokio::test]
-async fn an_agent_that_is_killed_while_idle_takes_its_leave_all_the_same() {
-    let scene = Scene::new().await;
+async fn an_agent_that_is_killed_while_idle_takes_its_leave_all_the_same(scene: Scene) {
     kill(agent(&scene).await, Signal::SIGKILL).unwrap();
     scene.event("runner-removed").await;
     scene.end().await;
 }
 
-#[tokio::test]
-async fn the_job_of_an_agent_that_is_killed_is_run_again() {
-    let scene = Scene::new().await;
+async fn the_job_of_an_agent_that_is_killed_is_run_again(scene: Scene) {
     let agent = agent(&scene).await;
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
@@ -218,24 +218,20 @@ async fn the_job_of_an_agent_that_is_killed_is_run_again() {
     scene.runs_again(run, &gate).await;
 }
 
-#[tokio::test]
-async fn a_machine_that_is_cut_off_leaves_nothing_but_its_registration() {
-    let scene = Scene::new().await;
+async fn a_machine_that_is_cut_off_leaves_nothing_but_its_registration(scene: Scene) {
     agent(&scene).await;
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
     scene.working().await;
     scene.world.ec2.vanish(&scene.world.ec2.instances()[0].id);
     scene.all_gone().await;
-    assert_eq!(scene.conclusion(run).await, "failure", "GitHub notices that the runner is lost");
-    // Nobody is left to remove the registration: GitHub does so after days (ephemeral: one day).
+    assert_eq!(scene.conclusion(run).await, "failure", "the forge notices that the runner is lost");
+    // Nobody is left to remove the registration: GitHub does so after days, GitLab after months, `reap` at once.
     let left = scene.world.close().await;
     assert!(left.live_instances.is_empty() && left.processes.is_empty(), "{left:#?}");
 }
 
-#[tokio::test]
-async fn a_runner_on_this_host_is_stopped_by_control_c() {
-    let scene = Scene::new().await;
+async fn a_runner_on_this_host_is_stopped_by_control_c(scene: Scene) {
     let launcher = scene.command(&["runner", "--labels=gpu", "--idle-timeout=never", "--name=here"]);
     scene.event("runner-online").await;
     let run = scene.job("true");
