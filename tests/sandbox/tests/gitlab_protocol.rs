@@ -147,3 +147,22 @@ async fn a_cancelled_job_waits_for_a_runner_that_can_tell() {
     assert_eq!(lab.json(201, "POST", &cancel, &NULL).await["status"], "canceled");
     assert_eq!(lab.conclusion(run).await, "cancelled");
 }
+
+#[tokio::test]
+async fn a_job_is_retried_before_its_runner_knows_that_it_is_cancelled() {
+    let lab = quick().await;
+    let (_, token) = lab.runner("r").await;
+    let run = lab.start(&[job("train", "true")]);
+    let got = lab.take(&token, &graceful()).await;
+    for what in ["cancel", "retry"] {
+        lab.json(201, "POST", &format!("{PROJECT}/jobs/{}/{what}", got["id"]), &NULL).await;
+    }
+    let told = lab.tell(&got, "running", "").await;
+    assert_eq!((told.status, told.header("job-status")), (200, Some("canceling")));
+    lab.tell(&got, "failed", "unknown_failure").await;
+    assert_eq!(lab.job(got["id"].as_u64().unwrap()).await["status"], "canceled");
+    let again = lab.take(&token, &graceful()).await;
+    lab.tell(&again, "success", "").await;
+    assert_eq!(lab.conclusion(run).await, "success");
+    assert!(!lab.gitlab.runners()[0].busy);
+}

@@ -50,6 +50,24 @@ fn the_command_sees_the_world_and_not_its_caller() {
 }
 
 #[test]
+fn another_forge_is_asked_for_by_its_name() {
+    let Some(output) = run("another_forge_is_asked_for", &["--forge=gitlab", "--", "env"]) else {
+        return;
+    };
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let url = |name: &str| stdout.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
+    let page = url("CML_RUNNER_REPO=").unwrap();
+    let server = page.strip_suffix("/octo/team/train").unwrap();
+    assert_eq!(url("CML_RUNNER_DRIVER=").as_deref(), Some("gitlab"));
+    let template = format!("{server}/downloads/{{version}}/binaries/gitlab-runner-{{os}}-{{arch}}");
+    assert_eq!(url("CML_RUNNER_RUNNER_URL="), Some(template));
+    let unknown = run("another_forge_is_asked_for", &["--forge=gerrit", "--", "env"]).unwrap();
+    assert_eq!(unknown.status.code(), Some(2));
+    assert!(text(&unknown.stderr).contains("github, gitlab"), "{}", text(&unknown.stderr));
+}
+
+#[test]
 fn a_launch_is_rehearsed_to_its_end_with_what_goes_wrong_meanwhile() {
     let launch = "cml runner --cloud=aws --cloud-spot --labels=gpu --idle-timeout=3s";
     let args = [

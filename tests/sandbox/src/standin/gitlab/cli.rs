@@ -156,7 +156,7 @@ fn single(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
         system: None,
     };
     match (runner, file) {
-        (Some(runner), file) => config::read(Path::new(&file.unwrap_or_default()), &runner, options),
+        (Some(runner), file) => config::read(Path::new(&file.unwrap_or_default()), &runner, &options),
         (None, _) => Ok(options),
     }
 }

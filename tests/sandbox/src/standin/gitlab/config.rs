@@ -34,7 +34,7 @@ struct Runner {
 }
 
 /// Replaces the options of the command line by those of a runner in a file, as the real one does; what is wrong with it.
-pub fn read(path: &Path, name: &str, options: Options) -> Result<Options, String> {
+pub fn read(path: &Path, name: &str, options: &Options) -> Result<Options, String> {
     let failed = |error: &dyn std::fmt::Display| format!("Error loading config: {error}");
     let text = fs::read_to_string(path).map_err(|error| failed(&error))?;
     let config: Config = toml::from_str(&text).map_err(|error| failed(&error))?;
@@ -50,7 +50,8 @@ pub fn read(path: &Path, name: &str, options: Options) -> Result<Options, String
         env: runner.environment,
         docker: docker(&runner.docker),
         system: Some(system(path)),
-        ..options
+        wait_timeout: options.wait_timeout,
+        max_builds: options.max_builds,
     })
 }
 
