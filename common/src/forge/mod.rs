@@ -138,6 +138,13 @@ pub struct Enroll {
     pub platform: Platform,
 }
 
+/// The name is another runner's.
+fn name_in_use(name: &str) -> anyhow::Error {
+    Failure::new(Class::NameInUse, format!("another runner has the name `{name}`"))
+        .hint("choose another `--name`, or remove that runner")
+        .into()
+}
+
 /// What the runner program registers with.
 #[derive(Debug, Clone)]
 pub enum Enrollment {

@@ -178,8 +178,8 @@ async fn the_agent_asks_the_forge_a_few_times_in_its_life(scene: Scene) {
     let asked: Vec<_> = scene.world.forge.requests().into_iter().filter(Request::from_agent).collect();
     let most = match scene.world.forge.kind() {
         Kind::GitHub => 3,
-        // What the page is, the version, the registration, online?, and a removal that pauses and looks first.
-        Kind::GitLab => 8,
+        // What the page is, the version, the name, the registration, online?, and a removal that pauses and looks first.
+        Kind::GitLab => 9,
     };
     assert!(asked.len() <= most, "{asked:#?}");
     scene.end().await;

@@ -141,11 +141,7 @@ impl GitHub {
                         config: made.encoded_jit_config,
                     })
                 }
-                StatusCode::CONFLICT => Err(
-                    Failure::new(Class::NameInUse, format!("another runner has the name `{}`", enroll.name))
-                        .hint("choose another `--name`, or remove that runner")
-                        .into(),
-                ),
+                StatusCode::CONFLICT => Err(super::name_in_use(&enroll.name)),
                 _ => Err(refusal::of(&answer, &self.scope, Permission::Runners)),
             };
         }

@@ -261,6 +261,10 @@ impl Forge for GitLab {
             id: u64,
             token: Secret,
         }
+        // Names repeat here; but what goes wrong later is cleaned up by name, and must not meet another's.
+        if self.list(&[]).await?.iter().any(|runner| runner.is_called(&request.name)) {
+            return Err(super::name_in_use(&request.name));
+        }
         for _ in 0..lost::TRIES {
             let Some(answer) = self.make(request).await? else {
                 self.forget(&request.name).await?;
