@@ -5,23 +5,29 @@ use std::time::SystemTime;
 
 use e2e::{Scene, startup_script, until};
 use sandbox::faults::{Effect, Fault, Gate};
+use sandbox::forge::Kind;
 use sandbox::instance::user_data;
+use sandbox::standin;
 use sandbox::world::Options;
-use sandbox::{github, standin};
 
 /// A world whose token is nowhere but in it: not even in our own programs and their source.
-async fn scene() -> Scene {
+async fn scene(forge: Kind) -> Scene {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let token = format!(
-        "ghp_{}",
-        &standin::sha256(format!("{now:?} {}", std::process::id()).as_bytes())[..36]
-    );
-    Scene::with(Options {
-        forge: github::Options {
-            token,
-            ..github::Options::default()
+    let random = standin::sha256(format!("{now:?} {}", std::process::id()).as_bytes());
+    let forge = match forge {
+        Kind::GitHub => sandbox::github::Options {
+            token: format!("ghp_{}", &random[..36]),
+            ..sandbox::github::Options::default()
         }
         .into(),
+        Kind::GitLab => sandbox::gitlab::Options {
+            token: format!("glpat-{}", &random[..20]),
+            ..sandbox::gitlab::Options::default()
+        }
+        .into(),
+    };
+    Scene::with(Options {
+        forge,
         ..Options::default()
     })
     .await
@@ -48,7 +54,12 @@ async fn a_job_finds_no_secret_on_its_machine_and_no_log_tells_one() {
     if !e2e::is_isolated("a_job_finds_no_secret_on_its_machine_and_no_log_tells_one") {
         return;
     }
-    let scene = scene().await;
+    for forge in Kind::ALL {
+        finds_no_secret(scene(forge).await).await;
+    }
+}
+
+async fn finds_no_secret(scene: Scene) {
     let token = scene.world.forge.token().to_owned();
     let aws = secret(&scene, "AWS_SECRET_ACCESS_KEY");
     let run = scene.job(&format!("{}\n{}", search(&token), search(&aws)));
@@ -83,7 +94,7 @@ async fn the_search_finds_what_is_there_to_be_found() {
     if !e2e::is_isolated("the_search_finds_what_is_there_to_be_found") {
         return;
     }
-    let scene = scene().await;
+    let scene = scene(Kind::GitHub).await;
     let token = scene.world.forge.token().to_owned();
     let run = scene.job(&search(&token));
     let leak = startup_script(&format!("umask 022; echo '{token}' >/etc/leak"));
@@ -95,11 +106,21 @@ async fn the_search_finds_what_is_there_to_be_found() {
 
 #[tokio::test]
 async fn no_argument_of_any_process_is_a_secret() {
-    let scene = scene().await;
+    for forge in Kind::ALL {
+        shows_no_argument(scene(forge).await).await;
+    }
+}
+
+async fn shows_no_argument(scene: Scene) {
     let token = scene.world.forge.token().to_owned();
+    // What holds a secret while the request stands, what runs a job, and what the runner's own secrets begin with.
+    let (request, registering, working, own) = match scene.world.forge.kind() {
+        Kind::GitHub => ("POST /_runner/register", "Runner.Listener configure", "Runner.Worker", "AREG"),
+        Kind::GitLab => ("POST /user/runners", "cml-agent run", "gitlab-runner", "glrt-"),
+    };
     let registers = Gate::default();
     scene.world.forge.faults().add(Fault {
-        request: "POST /_runner/register".into(),
+        request: request.into(),
         skip: 0,
         times: 1,
         effect: Effect::Hold(registers.clone()),
@@ -107,22 +128,21 @@ async fn no_argument_of_any_process_is_a_secret() {
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
     let launcher = scene.start(&[]);
-    // config.sh holds its registration token, the agent and the launcher the forge's.
     registers.reached().await;
-    let configured = arguments();
+    let while_registering = arguments();
     registers.open();
     Scene::finish(launcher).await.succeeded();
     scene.working().await;
-    let working = arguments();
+    let while_working = arguments();
     std::fs::write(&gate, "").unwrap();
     assert_eq!(scene.conclusion(run).await, "success");
     assert!(
-        configured.contains("Runner.Listener configure") && working.contains("Runner.Worker"),
-        "{configured}"
+        while_registering.contains(registering) && while_working.contains(working),
+        "{while_registering}"
     );
-    for seen in [configured, working] {
+    for seen in [while_registering, while_working] {
         assert!(!seen.contains(&token), "the token is an argument");
-        assert!(!seen.contains("AREG"), "a registration token is an argument");
+        assert!(!seen.contains(own), "a runner's own token is an argument");
     }
     scene.end().await;
 }

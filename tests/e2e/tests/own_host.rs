@@ -10,14 +10,23 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::Child;
 
+e2e::on_every_forge! {
+    it_stays_up_when_its_runner_has_nothing_to_do_any_more,
+    it_stays_up_when_its_runner_has_lived_long_enough,
+    it_stays_up_when_a_busy_runner_is_told_to_stop_and_the_job_runs_again_here,
+    it_stays_up_when_the_agent_was_killed_and_the_next_one_clears_up,
+    it_stays_up_when_the_forge_refuses_everything,
+    a_runner_that_is_there_is_reused_here_too,
+    a_startup_script_that_was_made_for_an_instance_is_not_run,
+}
+
 /// A host with power buttons that only tell that they were pressed, and a file of its owner's.
 struct Host {
     scene: Scene,
 }
 
 impl Host {
-    async fn new() -> Self {
-        let scene = Scene::new().await;
+    fn of(scene: Scene) -> Self {
         let host = Self { scene };
         let buttons = host.path("buttons");
         std::fs::create_dir(&buttons).unwrap();
@@ -72,25 +81,22 @@ async fn ended(child: Child) -> Outcome {
     Scene::finish(child).await
 }
 
-#[tokio::test]
-async fn it_stays_up_when_its_runner_has_nothing_to_do_any_more() {
-    let host = Host::new().await;
+async fn it_stays_up_when_its_runner_has_nothing_to_do_any_more(scene: Scene) {
+    let host = Host::of(scene);
     ended(host.online(&["--idle-timeout=1s"]).await).await.succeeded();
     host.end().await;
 }
 
-#[tokio::test]
-async fn it_stays_up_when_its_runner_has_lived_long_enough() {
-    let host = Host::new().await;
+async fn it_stays_up_when_its_runner_has_lived_long_enough(scene: Scene) {
+    let host = Host::of(scene);
     ended(host.online(&["--idle-timeout=never", "--max-lifetime=3s"]).await)
         .await
         .succeeded();
     host.end().await;
 }
 
-#[tokio::test]
-async fn it_stays_up_when_a_busy_runner_is_told_to_stop_and_the_job_runs_again_here() {
-    let host = Host::new().await;
+async fn it_stays_up_when_a_busy_runner_is_told_to_stop_and_the_job_runs_again_here(scene: Scene) {
+    let host = Host::of(scene);
     let gate = host.path("gate");
     let run = host.scene.job(&until(&gate));
     let first = host.online(&["--idle-timeout=never"]).await;
@@ -105,9 +111,8 @@ async fn it_stays_up_when_a_busy_runner_is_told_to_stop_and_the_job_runs_again_h
     host.end().await;
 }
 
-#[tokio::test]
-async fn it_stays_up_when_the_agent_was_killed_and_the_next_one_clears_up() {
-    let host = Host::new().await;
+async fn it_stays_up_when_the_agent_was_killed_and_the_next_one_clears_up(scene: Scene) {
+    let host = Host::of(scene);
     let gate = host.path("gate");
     let run = host.scene.job(&until(&gate));
     let first = host.online(&["--idle-timeout=never"]).await;
@@ -125,13 +130,15 @@ async fn it_stays_up_when_the_agent_was_killed_and_the_next_one_clears_up() {
     host.end().await;
 }
 
-#[tokio::test]
-async fn it_stays_up_when_the_forge_refuses_everything() {
-    let host = Host::new().await;
+async fn it_stays_up_when_the_forge_refuses_everything(scene: Scene) {
+    let host = Host::of(scene);
     let runner = host.online(&["--idle-timeout=never"]).await;
     let faults = host.scene.world.forge.faults();
-    for request in ["GET /repos/*", "POST /repos/*", "DELETE /repos/*"] {
-        faults.answer(request, usize::MAX, 401, r#"{"message":"Bad credentials"}"#);
+    for verb in ["GET", "POST", "PUT", "DELETE"] {
+        // Not the runner's own requests, which have another credential.
+        for path in ["/repos/*", "/projects/*", "/runners/*"] {
+            faults.answer(&format!("{verb} {path}"), usize::MAX, 401, r#"{"message":"Bad credentials"}"#);
+        }
     }
     signal(&runner, Signal::SIGTERM);
     ended(runner).await.succeeded();
@@ -140,13 +147,12 @@ async fn it_stays_up_when_the_forge_refuses_everything() {
     assert_eq!(host.scene.world.forge.runners().len(), 1);
     let next = ended(host.start(&["--idle-timeout=1s"])).await;
     next.failed_with(6, &["here", "hint"]);
-    host.scene.world.github().make_ghost("here");
+    host.scene.world.forge.forget("here");
     host.end().await;
 }
 
-#[tokio::test]
-async fn a_runner_that_is_there_is_reused_here_too() {
-    let host = Host::new().await;
+async fn a_runner_that_is_there_is_reused_here_too(scene: Scene) {
+    let host = Host::of(scene);
     let first = host.online(&["--idle-timeout=never"]).await;
     let reused = ended(host.start(&["--reuse", "--output=json"])).await;
     reused.succeeded();
@@ -158,9 +164,8 @@ async fn a_runner_that_is_there_is_reused_here_too() {
     host.end().await;
 }
 
-#[tokio::test]
-async fn a_startup_script_that_was_made_for_an_instance_is_not_run() {
-    let host = Host::new().await;
+async fn a_startup_script_that_was_made_for_an_instance_is_not_run(scene: Scene) {
+    let host = Host::of(scene);
     let script = startup_script(&format!("rm -f '{}'", host.path("precious").display()));
     let outcome = ended(host.online(&["--idle-timeout=1s", &script]).await).await;
     outcome.succeeded();

@@ -31,14 +31,6 @@ impl Kind {
         }
     }
 
-    /// The variable that is set in every job and differs in each execution of it, if there is one.
-    pub const fn execution_variable(self) -> &'static str {
-        match self {
-            Self::GitHub => "GITHUB_RUN_ATTEMPT",
-            Self::GitLab => "CI_JOB_ID",
-        }
-    }
-
     /// What `--driver` calls it.
     pub const fn driver(self) -> &'static str {
         match self {
@@ -172,6 +164,11 @@ impl Forge {
     /// The registered runners.
     pub fn runners(&self) -> Vec<RunnerView> {
         ask!(self, server => server.runners())
+    }
+
+    /// Deletes a registration, as its owner does in the settings.
+    pub fn forget(&self, runner: &str) {
+        ask!(self, server => server.forget(runner));
     }
 
     /// Every request to the REST API so far.

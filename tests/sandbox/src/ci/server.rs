@@ -149,6 +149,16 @@ impl<F: Forge> Server<F> {
         self.state().runner_views()
     }
 
+    /// Deletes a registration, as its owner does in the settings.
+    pub fn forget(&self, runner: &str) {
+        self.change(|state| {
+            let ids: Vec<u64> = state.runners.iter().filter(|one| one.name == runner).map(|one| one.id).collect();
+            for id in ids {
+                state.remove_runner(id);
+            }
+        });
+    }
+
     /// Every request to the REST API so far.
     pub fn requests(&self) -> Vec<Request> {
         lock(&self.0.log).clone()
