@@ -254,14 +254,13 @@ fn clean(url: &Url) -> Result<Url> {
     let port = port.map_or_else(String::new, |port| format!(":{port}"));
     let path = url.path().trim_matches('/');
     let path = path.strip_suffix(".git").unwrap_or(path).trim_end_matches('/');
-    anyhow::ensure!(!path.is_empty(), "the address has no path");
     Url::parse(&format!("{scheme}://{host}{port}/{path}")).context("not a URL")
 }
 
-/// One path segment is an organisation, two are a repository; GitLab's groups nest.
+/// One path segment is an organisation, two are a repository. GitLab's groups nest, and a whole GitLab has runners too.
 fn check_path(forge: ForgeKind, repo: &Url) -> Result<()> {
-    let segments = repo.path_segments().map_or(0, Iterator::count);
-    if segments <= 2 || forge == ForgeKind::GitLab {
+    let segments = repo.path().split('/').filter(|part| !part.is_empty()).count();
+    if (1..=2).contains(&segments) || forge == ForgeKind::GitLab {
         return Ok(());
     }
     Err(
