@@ -1,11 +1,16 @@
 # One line each; everything else is cargo's.
-.PHONY: demo test lint golden bench dist clean
+.PHONY: demo test test-gitlab-runner lint golden bench dist clean
+FORGE ?= github
 
-demo: ## Two instances live their whole lives on this machine; ends well only if every step was seen
-	cargo build --locked --quiet -p launcher -p agent -p sandbox && target/debug/cml-sandbox demo
+demo: ## Two instances live their whole lives on this machine (FORGE=gitlab: there); ends well only if every step was seen
+	cargo build --locked --quiet -p launcher -p agent -p sandbox && target/debug/cml-sandbox demo --forge=$(FORGE)
 
 test: ## Everything that can be tested here; installs its pinned Python and node packages into ignored folders
 	tests/run.sh
+
+test-gitlab-runner: ## The scenarios of GitLab with its real runner, the program that GITLAB_RUNNER_BIN names
+	@test -x "$(GITLAB_RUNNER_BIN)" || { echo "GITLAB_RUNNER_BIN must name a gitlab-runner program"; exit 2; }
+	cargo build --locked --workspace --all-targets && cargo test --locked -p e2e gitlab
 
 lint: ## Format, clippy, dependency rules, shell scripts
 	tests/lint.sh
