@@ -9,7 +9,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sandbox::ci::RunId;
 use sandbox::faults::{self, Effect, Gate};
+use sandbox::forge::Kind;
 use tokio::process::Child;
+
+use super::names::{self, Names};
 
 /// Long enough for all of a stop.
 const NOTICE: Duration = Duration::from_secs(30);
@@ -120,17 +123,18 @@ impl Fault {
 /// A life until the moment, and what holds it there.
 struct Held {
     scene: Scene,
+    names: Names,
     id: String,
     run: Option<RunId>,
     gate: Option<Gate>,
 }
 
 /// Lives one machine's life with one fault in it; none where the two do not meet.
-pub async fn live(fault: Fault, when: When) -> Option<Left> {
+pub async fn live(forge: Kind, fault: Fault, when: When) -> Option<Left> {
     if fault.needs_runner() && !when.has_runner() {
         return None;
     }
-    let held = until_moment(when).await;
+    let held = until_moment(forge, when).await;
     held.strike(fault);
     if let Some(gate) = &held.gate {
         gate.open();
@@ -143,7 +147,7 @@ pub async fn live(fault: Fault, when: When) -> Option<Left> {
     let left = held.scene.world.close().await;
     assert!(
         left.live_instances.is_empty() && left.processes.is_empty(),
-        "{fault:?} {when:?}: {left:#?}\n{timeline}"
+        "{forge:?} {fault:?} {when:?}: {left:#?}\n{timeline}"
     );
     Some(Left {
         registered: !left.registrations.is_empty(),
@@ -151,8 +155,9 @@ pub async fn live(fault: Fault, when: When) -> Option<Left> {
     })
 }
 
-async fn until_moment(when: When) -> Held {
-    let scene = Scene::new().await;
+async fn until_moment(forge: Kind, when: When) -> Held {
+    let scene = Scene::on(forge).await;
+    let names = names::of(forge);
     let dir = scene.world.dir().to_owned();
     let hold = |request: &str| {
         let gate = Gate::default();
@@ -165,9 +170,8 @@ async fn until_moment(when: When) -> Held {
         gate
     };
     let gate = match when {
-        When::Registering => Some(hold("POST /_runner/register")),
-        // Its first question: nothing has been asked for yet.
-        When::Rerunning => Some(hold("GET /repos/*/actions/runs/*")),
+        When::Registering => Some(hold(names.registers)),
+        When::Rerunning => Some(hold(names.reruns)),
         _ => None,
     };
     let run = matches!(when, When::Busy | When::Rerunning).then(|| scene.job(&until(&dir.join("never"))));
@@ -207,7 +211,13 @@ async fn until_moment(when: When) -> Held {
         scene.world.ec2.signal_agent(&id).unwrap();
         gate.reached().await;
     }
-    Held { scene, id, run, gate }
+    Held {
+        scene,
+        names,
+        id,
+        run,
+        gate,
+    }
 }
 
 /// The launcher is gone: nobody helps.
@@ -218,9 +228,9 @@ async fn end(mut launcher: Child) {
 impl Held {
     fn strike(&self, fault: Fault) {
         let forge = |effect: Effect| {
-            for request in ["GET /repos/*", "POST /repos/*", "DELETE /repos/*"] {
+            for request in self.names.api {
                 self.scene.world.forge.faults().add(faults::Fault {
-                    request: request.into(),
+                    request: (*request).into(),
                     skip: 0,
                     times: usize::MAX,
                     effect: effect.clone(),
@@ -239,15 +249,15 @@ impl Held {
                 self.inside("rm -f /opt/cml/bin/cml-agent");
                 self.signal("cml-agent", Signal::SIGKILL);
             }
-            Fault::RunnerKilled => self.signal("Runner.Listener", Signal::SIGKILL),
+            Fault::RunnerKilled => self.signal(self.names.runner, Signal::SIGKILL),
             Fault::RunnerDeaf => {
-                self.signal("Runner.Listener", Signal::SIGSTOP);
+                self.signal(self.names.runner, Signal::SIGSTOP);
                 // Of a notice's time the runner gets a part to stop in, which is over sooner than the minute that it gets otherwise.
                 self.scene.world.ec2.spot_notice(&self.id, NOTICE);
             }
             Fault::BothKilled => {
                 // An agent that sees its runner's end first takes it for a crash of the runner.
-                let runner = self.scene.world.ec2.pid(&self.id, "Runner.Listener").expect("it runs");
+                let runner = self.scene.world.ec2.pid(&self.id, self.names.runner).expect("it runs");
                 self.signal("cml-agent", Signal::SIGKILL);
                 kill(Pid::from_raw(runner), Signal::SIGKILL).unwrap();
             }
@@ -256,7 +266,7 @@ impl Held {
             Fault::ForgeUnreachable => {
                 forge(Effect::Reset);
                 self.scene.world.forge.faults().add(faults::Fault {
-                    request: "POST /_runner/*".into(),
+                    request: self.names.protocol.into(),
                     skip: 0,
                     times: usize::MAX,
                     effect: Effect::Reset,
