@@ -1,5 +1,6 @@
 //! The forge's API: who may register, which runners there are, and running an interrupted job again.
 
+pub mod bitbucket;
 pub mod github;
 pub mod gitlab;
 mod lost;
@@ -14,7 +15,6 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::error::{Class, Failure};
 use crate::secret::Secret;
 use crate::spec::{ForgeKind, LaunchJob};
 
@@ -45,9 +45,7 @@ pub fn open(kind: ForgeKind, repo: &Url, token: &Secret) -> Result<Box<dyn Forge
     match kind {
         ForgeKind::GitHub => Ok(Box::new(github::GitHub::new(repo, token)?)),
         ForgeKind::GitLab => Ok(Box::new(gitlab::GitLab::new(repo, token)?)),
-        ForgeKind::Bitbucket => Err(Failure::new(Class::Usage, format!("`--driver={kind}` is not supported yet"))
-            .hint("supported: github, gitlab")
-            .into()),
+        ForgeKind::Bitbucket => Ok(Box::new(bitbucket::Bitbucket::new(repo, token)?)),
     }
 }
 
@@ -225,13 +223,13 @@ pub struct Package {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Job {
-    /// GitHub: the run id. GitLab: that of the job, which is run again by itself.
+    /// GitHub: the run id. GitLab: that of the job, which is run again by itself. Bitbucket: the pipeline's.
     pub run: String,
     /// GitHub: the attempt of the run. 1 where there is no such thing.
     pub attempt: u32,
     /// `owner/repo`, for a runner of an organisation.
     pub repository: String,
-    /// GitHub: the job's key in the workflow file, the same for all legs of a matrix. GitLab: nothing.
+    /// GitHub: the job's key in the workflow file, the same for all legs of a matrix. GitLab: nothing. Bitbucket: the step's id.
     pub key: String,
 }
 
