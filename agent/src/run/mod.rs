@@ -201,7 +201,8 @@ impl Agent {
             None => return,
             Some(Line::Listening) => Event::Listening,
             Some(Line::Asking) => {
-                self.effect = self.confirm();
+                // A runner that says so again while something else is done disturbs nothing.
+                self.effect = self.confirm().or_else(|| self.effect.take());
                 return;
             }
             Some(Line::JobStarted(name)) => Event::JobStarted(name),

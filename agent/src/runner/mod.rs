@@ -1,5 +1,6 @@
 //! The forge's own runner program: how it is installed, started, read and stopped.
 
+mod bitbucket;
 mod docker;
 mod environment;
 mod github;
@@ -13,7 +14,6 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use async_trait::async_trait;
-use common::error::{Class, Failure};
 use common::forge::{Enrollment, Forge, Job, RunnerId};
 use common::spec::{ForgeKind, RunnerSpec};
 
@@ -47,10 +47,7 @@ pub fn open(spec: &RunnerSpec, state_dir: &Path, user: Option<User>, forge: Arc<
     match spec.forge {
         ForgeKind::GitHub => Ok(Box::new(github::GitHub::new(spec, state_dir, user, forge)?)),
         ForgeKind::GitLab => Ok(Box::new(gitlab::GitLab::new(spec, state_dir, user, forge)?)),
-        ForgeKind::Bitbucket => {
-            let message = format!("this agent has no runner of {}", spec.forge);
-            Err(Failure::new(Class::Usage, message).hint("supported: github, gitlab").into())
-        }
+        ForgeKind::Bitbucket => Ok(Box::new(bitbucket::Bitbucket::new(spec, state_dir, user, forge)?)),
     }
 }
 

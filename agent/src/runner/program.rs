@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, chown, fchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,6 +25,8 @@ const DOWNLOAD: Duration = Duration::from_mins(30);
 const VERSION: Duration = Duration::from_secs(30);
 /// Whoever runs what is in a directory must reach it.
 const SHARED: u32 = 0o755;
+/// For nobody but whoever runs what is in it.
+const PRIVATE: u32 = 0o600;
 /// More than any file has that the runner or a hook leaves for us, in bytes.
 const MAX_SMALL: u64 = 16 << 10;
 
@@ -65,6 +67,21 @@ impl Program {
             user: self.user.clone(),
             shares_user: false,
         }
+    }
+
+    /// Writes a file into the directory, for whoever runs the program and nobody else; returns its path.
+    pub fn write_private(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let path = self.dir.join(name);
+        forget(&path)?;
+        let write = || -> io::Result<()> {
+            // Never through a link: the directory is the job user's.
+            let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(&path)?;
+            file.write_all(text.as_bytes())?;
+            let user = self.user.as_ref();
+            user.map_or(Ok(()), |user| fchown(&file, Some(user.uid), Some(user.gid)))
+        };
+        write().with_context(|| format!("writing {}", path.display()))?;
+        Ok(path)
     }
 
     /// Makes it ready to be configured: what is there will do, or it is downloaded and verified.
