@@ -130,11 +130,11 @@ pub enum Credential {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LaunchJob {
-    /// GitHub `GITHUB_RUN_ID`, GitLab `CI_PIPELINE_ID`.
+    /// GitHub `GITHUB_RUN_ID`, GitLab `CI_PIPELINE_ID`, Bitbucket `BITBUCKET_PIPELINE_UUID`.
     pub run: String,
     /// GitHub `GITHUB_RUN_ATTEMPT`; 1 where the forge has no attempts.
     pub attempt: u32,
-    /// GitHub `RUNNER_NAME`, the runner that the launch job runs on: finds the job among those of the run. GitLab: `CI_JOB_ID`.
+    /// GitHub `RUNNER_NAME`, the runner that the launch job runs on: finds the job among those of the run. GitLab: `CI_JOB_ID`, Bitbucket: `BITBUCKET_STEP_UUID`.
     pub runner: String,
 }
 
@@ -154,7 +154,7 @@ pub struct RunnerOptions {
     #[arg(long)]
     pub no_retry: bool,
 
-    /// Terminate the runner after one job
+    /// Terminate the runner after one job. Bitbucket has no runners of one job: there it goes as soon as it has no step, which may be after another one
     #[arg(long)]
     pub single: bool,
 

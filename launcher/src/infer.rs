@@ -196,7 +196,7 @@ impl Surroundings {
         let (run, attempt, runner) = match forge {
             ForgeKind::GitHub => ("GITHUB_RUN_ID", self.var("GITHUB_RUN_ATTEMPT"), "RUNNER_NAME"),
             ForgeKind::GitLab => ("CI_PIPELINE_ID", None, "CI_JOB_ID"),
-            ForgeKind::Bitbucket => return None,
+            ForgeKind::Bitbucket => ("BITBUCKET_PIPELINE_UUID", None, "BITBUCKET_STEP_UUID"),
         };
         let job = LaunchJob {
             run: self.var(run)?.to_owned(),

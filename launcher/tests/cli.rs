@@ -132,6 +132,9 @@ CML_REPO=https://github.com cml runner
 cml runner --repo=octo/train
 GITHUB_TOKEN=canary cml runner --repo=https://gitlab.com/octo/train
 REPO_TOKEN=canary cml runner --repo=octo/train --docker-volumes=/a:/b
+REPO_TOKEN=canary cml runner --repo=https://bitbucket.org/octo/train --reuse-idle
+REPO_TOKEN=canary cml runner --repo=https://bitbucket.org/octo/train --executor=docker
+REPO_TOKEN=canary cml runner --repo=https://bitbucket.org/octo/train --labels=cml,GPU
 REPO_TOKEN=canary cml runner --repo=octo/train --name=../x
 REPO_TOKEN=canary cml runner --repo=octo/train
 ";

@@ -162,6 +162,8 @@ pub struct Limits {
     pub check: Timeout,
     /// `--single`
     pub single: bool,
+    /// Whether a single runner stays after its job: its forge has no runners of one job.
+    pub lingers: bool,
     /// Whether there is a script to save a job's work: `--on-interrupt`
     pub save: bool,
     /// Neither `--no-retry`, nor a credential that cannot.

@@ -207,8 +207,10 @@ fn completing(mut state: State, now: Time) -> State {
 }
 
 fn after_job(state: State, now: Time, limits: &Limits) -> State {
-    let state = without_job(state, now);
-    let next = match (limits.single, state.advised) {
+    let mut state = without_job(state, now);
+    // As after a cloud's advice: it goes as soon as the forge lets it, and a job that was faster is done first.
+    state.advised |= limits.single && limits.lingers;
+    let next = match (limits.single && !limits.lingers, state.advised) {
         (true, _) => Step::Finishing,
         (false, true) => Step::Withdrawing,
         (false, false) => Step::Idle,
@@ -269,7 +271,9 @@ fn answered(state: State, removal: &Removal, now: Time, limits: &Limits) -> Stat
 
 /// The forge has let an idle runner go.
 fn withdraw(state: State, now: Time, limits: &Limits) -> State {
-    let reason = if state.advised {
+    let reason = if state.advised && limits.single && limits.lingers {
+        StopReason::Single
+    } else if state.advised {
         StopReason::Advised
     } else {
         StopReason::Idle(limits.idle)

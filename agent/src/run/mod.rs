@@ -82,6 +82,7 @@ impl Agent {
             provisioning: spec.options.provisioning_timeout,
             check: spec.options.registration_check,
             single: spec.options.single || single_use,
+            lingers: runner::lingers(spec.forge),
             save: spec.options.on_interrupt.is_some(),
             rerun: !spec.options.no_retry && !single_use,
         };

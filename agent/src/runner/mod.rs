@@ -51,6 +51,14 @@ pub fn open(spec: &RunnerSpec, state_dir: &Path, user: Option<User>, forge: Arc<
     }
 }
 
+/// Whether a runner that is to do one job stays when it has done it: its forge has no such thing.
+pub const fn lingers(forge: ForgeKind) -> bool {
+    match forge {
+        ForgeKind::GitHub | ForgeKind::GitLab => false,
+        ForgeKind::Bitbucket => true,
+    }
+}
+
 /// A configured runner.
 #[derive(Debug, Clone)]
 pub struct Ready {

@@ -49,6 +49,14 @@ pub fn open(kind: ForgeKind, repo: &Url, token: &Secret) -> Result<Box<dyn Forge
     }
 }
 
+/// Refuses labels that a forge does not take, before a machine is made for them.
+pub fn check_labels(kind: ForgeKind, labels: &[String]) -> Result<()> {
+    match kind {
+        ForgeKind::GitHub | ForgeKind::GitLab => Ok(()),
+        ForgeKind::Bitbucket => bitbucket::check_labels(labels),
+    }
+}
+
 /// Which of the registered runners.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Which<'a> {

@@ -227,6 +227,23 @@ fn the_job_that_launches_counts_only_in_its_own_repository() {
 }
 
 #[test]
+fn the_step_that_launches_is_known_on_bitbucket() {
+    let vars = [
+        ("BITBUCKET_GIT_HTTP_ORIGIN", "http://bitbucket.org/octo/train"),
+        ("BITBUCKET_PIPELINE_UUID", "{pipeline}"),
+        ("BITBUCKET_STEP_UUID", "{step}"),
+    ];
+    let job = |repo: &str| infer(&options(Some(repo), None), &around(None, &vars)).unwrap().launch_job;
+    let expected = LaunchJob {
+        run: "{pipeline}".into(),
+        attempt: 1,
+        runner: "{step}".into(),
+    };
+    assert_eq!(job("https://bitbucket.org/octo/train"), Some(expected));
+    assert_eq!(job("https://bitbucket.org/octo/other"), None);
+}
+
+#[test]
 fn names() {
     assert_eq!(name(Some("gpu-1_a.b")).unwrap(), "gpu-1_a.b");
     for bad in ["", "-x", ".x", "a b", "a/b", "é", &"x".repeat(65)] {

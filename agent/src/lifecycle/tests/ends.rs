@@ -3,11 +3,41 @@
 
 use std::time::Duration;
 
+use common::forge::Removal;
 use common::timeout::Timeout;
 
 use super::super::{Action, Event, Limits, Running, State, Step, StopReason, deadline, save_budget, transition};
 use super::{follow, ids, limits, notice, usual};
 use crate::runner::Exit;
+
+/// A runner of one job on a forge that has no such thing goes once the forge lets it, and never with a job that was faster.
+#[test]
+fn a_single_runner_that_stays_is_withdrawn() {
+    let single = Limits {
+        single: true,
+        lingers: true,
+        ..limits()
+    };
+    let done = Event::JobEnded("train".into(), true);
+    let busy = Event::Answered(Removal::Busy("it runs a step".into()));
+    let events = [
+        done.clone(),
+        busy,
+        Event::Deadline,
+        Event::JobStarted("next".into()),
+        done,
+        Event::Deadline,
+    ];
+    let events = [
+        &events[..5],
+        &[Event::JobEnded("next".into(), false), Event::Answered(Removal::Removed)],
+    ]
+    .concat();
+    let (state, actions) = follow(usual(Step::Busy), &events, &single);
+    let withdraw = Action::Unregister;
+    assert_eq!(actions, [withdraw, Action::Wait, withdraw, Action::Wait, withdraw, Action::Stop]);
+    assert_eq!((state.stop, state.registered), (Some(StopReason::Single), false));
+}
 
 fn saving() -> Limits {
     Limits { save: true, ..limits() }

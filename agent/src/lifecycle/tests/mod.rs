@@ -41,6 +41,7 @@ fn limits() -> Limits {
         provisioning: Timeout::secs(600),
         check: Timeout::secs(3600),
         single: false,
+        lingers: false,
         save: false,
         rerun: true,
     }

@@ -14,14 +14,17 @@ fn any_event() -> impl Strategy<Value = Event> {
 }
 
 fn any_limits() -> impl Strategy<Value = Limits> {
-    (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(single, rerun, forever, save, short)| Limits {
-        single,
-        rerun,
-        save,
-        idle: if forever { Timeout::Never } else { Timeout::secs(300) },
-        life: if short { Timeout::secs(30) } else { Timeout::Never },
-        ..limits()
-    })
+    (any::<[bool; 2]>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
+        |([single, lingers], rerun, forever, save, short)| Limits {
+            single,
+            lingers,
+            rerun,
+            save,
+            idle: if forever { Timeout::Never } else { Timeout::secs(300) },
+            life: if short { Timeout::secs(30) } else { Timeout::Never },
+            ..limits()
+        },
+    )
 }
 
 proptest! {

@@ -38,6 +38,11 @@ pub const RUNNER_URL: &str =
 /// No runner has this id.
 const NOBODY: &str = "{00000000-0000-0000-0000-000000000000}";
 
+/// Refuses labels that Bitbucket does not take.
+pub fn check_labels(labels: &[String]) -> Result<()> {
+    labels::all(labels).map(drop)
+}
+
 /// What the runner program is configured with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
