@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::bitbucket::{self, Bitbucket};
 use crate::ci::{Request, RunId, RunView, RunnerView, Workflow};
 use crate::events::Events;
 use crate::faults::Faults;
@@ -17,17 +18,20 @@ pub enum Kind {
     GitHub,
     /// GitLab.
     GitLab,
+    /// Bitbucket.
+    Bitbucket,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::GitHub, Self::GitLab];
+    pub const ALL: [Self; 3] = [Self::GitHub, Self::GitLab, Self::Bitbucket];
 
     /// What people call it.
     pub const fn title(self) -> &'static str {
         match self {
             Self::GitHub => "GitHub",
             Self::GitLab => "GitLab",
+            Self::Bitbucket => "Bitbucket",
         }
     }
 
@@ -36,6 +40,7 @@ impl Kind {
         match self {
             Self::GitHub => "github",
             Self::GitLab => "gitlab",
+            Self::Bitbucket => "bitbucket",
         }
     }
 }
@@ -47,6 +52,8 @@ pub enum Options {
     GitHub(github::Options),
     /// A GitLab.
     GitLab(gitlab::Options),
+    /// A Bitbucket.
+    Bitbucket(bitbucket::Options),
 }
 
 impl Default for Options {
@@ -67,11 +74,23 @@ impl From<gitlab::Options> for Options {
     }
 }
 
+impl From<bitbucket::Options> for Options {
+    fn from(options: bitbucket::Options) -> Self {
+        Self::Bitbucket(options)
+    }
+}
+
 impl From<Kind> for Options {
     fn from(kind: Kind) -> Self {
         match kind {
             Kind::GitHub => github::Options::default().into(),
             Kind::GitLab => gitlab::Options::default().into(),
+            // What the scenarios of all forges run waits for its runner.
+            Kind::Bitbucket => bitbucket::Options {
+                waits: true,
+                ..bitbucket::Options::default()
+            }
+            .into(),
         }
     }
 }
@@ -83,6 +102,8 @@ pub enum Forge {
     GitHub(GitHub),
     /// A GitLab.
     GitLab(GitLab),
+    /// A Bitbucket.
+    Bitbucket(Bitbucket),
 }
 
 /// Asks the forge, whichever it is.
@@ -91,6 +112,7 @@ macro_rules! ask {
         match $forge {
             Forge::GitHub($server) => $question,
             Forge::GitLab($server) => $question,
+            Forge::Bitbucket($server) => $question,
         }
     };
 }
@@ -101,6 +123,7 @@ impl Forge {
         match options {
             Options::GitHub(options) => GitHub::start(events, options).await.map(Self::GitHub),
             Options::GitLab(options) => GitLab::start(events, options).await.map(Self::GitLab),
+            Options::Bitbucket(options) => Bitbucket::start(events, options).await.map(Self::Bitbucket),
         }
     }
 
@@ -109,6 +132,7 @@ impl Forge {
         match self {
             Self::GitHub(_) => Kind::GitHub,
             Self::GitLab(_) => Kind::GitLab,
+            Self::Bitbucket(_) => Kind::Bitbucket,
         }
     }
 
@@ -143,6 +167,7 @@ impl Forge {
             Self::GitHub(_) => Vec::new(),
             // GitLab's runners come from elsewhere; in this world they come from it.
             Self::GitLab(gitlab) => vec![("CML_RUNNER_RUNNER_URL".into(), gitlab.download_template())],
+            Self::Bitbucket(bitbucket) => vec![("CML_RUNNER_RUNNER_URL".into(), bitbucket.download_url())],
         }
     }
 

@@ -1,5 +1,6 @@
 //! A whole world on loopback: a forge, EC2, instance metadata, and instances that are real processes.
 
+pub mod bitbucket;
 pub mod ci;
 pub mod ec2;
 pub mod events;

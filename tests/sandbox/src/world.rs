@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::bitbucket::Bitbucket;
 use crate::ec2::{self, Ec2};
 use crate::events::{Events, Source};
 use crate::forge::{self, Forge};
@@ -140,6 +141,17 @@ impl World {
             panic!("this world has no GitLab but a {:?}", self.forge.kind());
         };
         gitlab
+    }
+
+    /// Its forge, in a world whose forge is a Bitbucket: for what only a Bitbucket has.
+    ///
+    /// # Panics
+    /// In a world with another forge.
+    pub fn bitbucket(&self) -> &Bitbucket {
+        let Forge::Bitbucket(bitbucket) = &self.forge else {
+            panic!("this world has no Bitbucket but a {:?}", self.forge.kind());
+        };
+        bitbucket
     }
 
     /// How instances are kept apart from this machine.

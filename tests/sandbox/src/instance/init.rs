@@ -29,6 +29,14 @@ case "${0##*/} $*" in
 esac
 "#;
 
+/// What an instance has in place of Java: its version, and programs that are no archives but run by themselves.
+const JAVA: &str = r#"#!/bin/sh
+case "$1" in
+-version) echo 'openjdk version "21.0.5" 2024-10-15' >&2 ;;
+*) exec ./runner.jar "$@" ;;
+esac
+"#;
+
 /// The programs that end a machine.
 const SHIMS: [&str; 5] = ["systemctl", "poweroff", "shutdown", "reboot", "halt"];
 
@@ -39,7 +47,8 @@ pub fn prepare(dir: &Path, user_data: &str, isolation: Isolation) -> Result<()> 
     let shim = SHIM.replace("@power@", &dir.join("power").display().to_string());
     let programs = SHIMS.map(|name| (shims.join(name), shim.as_str(), 0o755));
     let own = (dir.join("user-data"), user_data, 0o700);
-    for (path, text, mode) in programs.into_iter().chain([own]) {
+    let java = (shims.join("java"), JAVA, 0o755);
+    for (path, text, mode) in programs.into_iter().chain([java, own]) {
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
         fs::set_permissions(&path, fs::Permissions::from_mode(mode))?;
     }

@@ -3,6 +3,7 @@
 //! What the real one does, with the places in its source, is told in <https://github.com/actions/runner>; the names of files below are
 //! those of its `src/`.
 
+pub mod bitbucket;
 mod configure;
 mod dispatch;
 pub mod gitlab;
