@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use crate::error::{Class, Failure};
 use crate::secret::Secret;
 use crate::spec::{ForgeKind, LaunchJob};
 

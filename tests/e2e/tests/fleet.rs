@@ -18,6 +18,7 @@ fn rerun(scene: &Scene) -> &'static str {
     match scene.world.forge.kind() {
         Kind::GitHub => "POST /repos/*/rerun-failed-jobs",
         Kind::GitLab => "POST /projects/*/retry",
+        Kind::Bitbucket => "POST /repositories/*/pipelines/",
     }
 }
 

@@ -22,6 +22,7 @@ fn first_request(scene: &Scene) -> &'static str {
     match scene.world.forge.kind() {
         Kind::GitHub => REGISTRATION,
         Kind::GitLab => "GET /projects/*",
+        Kind::Bitbucket => "GET /repositories/*",
     }
 }
 
@@ -30,6 +31,7 @@ fn list(scene: &Scene) -> &'static str {
     match scene.world.forge.kind() {
         Kind::GitHub => "GET /repos/*/actions/runners*",
         Kind::GitLab => "GET /projects/*/runners",
+        Kind::Bitbucket => "GET /repositories/*/runners",
     }
 }
 
@@ -96,6 +98,7 @@ async fn a_token_that_is_refused_costs_nothing(scene: Scene) {
     let (role, page) = match scene.world.forge.kind() {
         Kind::GitHub => ("dministration", "octo/train"),
         Kind::GitLab => ("the scope `api`", "octo/"),
+        Kind::Bitbucket => ("write:runner:bitbucket", "octo/train"),
     };
     for (status, body, says) in [
         (401, r#"{"message":"Bad credentials"}"#, "token"),

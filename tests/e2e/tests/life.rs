@@ -27,6 +27,7 @@ fn removal(scene: &Scene) -> &'static str {
     match scene.world.forge.kind() {
         Kind::GitHub => "DELETE /repos/*/actions/runners/*",
         Kind::GitLab => "PUT /runners/*",
+        Kind::Bitbucket => "PUT /repositories/*/pipelines-config/runners/*",
     }
 }
 
@@ -180,6 +181,8 @@ async fn the_agent_asks_the_forge_a_few_times_in_its_life(scene: Scene) {
         Kind::GitHub => 3,
         // What the page is, the version, the name, the registration, online?, and a removal that pauses and looks first.
         Kind::GitLab => 9,
+        // The ids, the names in use, the registration, online?, and a removal that looks, cordons and looks again first.
+        Kind::Bitbucket => 8,
     };
     assert!(asked.len() <= most, "{asked:#?}");
     scene.end().await;

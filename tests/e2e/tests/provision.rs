@@ -71,6 +71,7 @@ async fn a_runner_that_never_comes_online_is_rolled_back(scene: Scene) {
     let protocol = match scene.world.forge.kind() {
         Kind::GitHub => "POST /_runner/*",
         Kind::GitLab => "POST /jobs/request",
+        Kind::Bitbucket => "PUT /internal/runners/*",
     };
     scene.world.forge.faults().answer(protocol, 9999, 500, "{}");
     let outcome = scene.launch(&["--provisioning-timeout=6s"]).await;

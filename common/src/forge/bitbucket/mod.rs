@@ -17,7 +17,6 @@ use url::Url;
 
 use super::lost;
 use super::{Enroll, Enrollment, Forge, Package, Platform, Removal, Rerun, RerunOutcome, Runner, RunnerId, When, Which};
-use crate::error::{Class, Failure};
 use crate::http::{self, Answer, Retry};
 use crate::secret::{self, Secret};
 use refusal::Permission;
@@ -272,10 +271,9 @@ impl Forge for Bitbucket {
         }
         let labels = labels::all(&request.labels)?;
         let (account_uuid, repository_uuid) = self.ids().await?;
-        // Bitbucket takes any number of runners of one name; nobody could tell them apart.
+        // Names repeat here; but what goes wrong later is cleaned up by name, and must not meet another's.
         if !self.runners(Which::Named(&request.name)).await?.is_empty() {
-            let failure = Failure::new(Class::NameInUse, format!("another runner has the name `{}`", request.name));
-            return Err(failure.hint("choose another `--name`, or remove that runner").into());
+            return Err(super::name_in_use(&request.name));
         }
         let body = json!({ "name": request.name, "labels": labels });
         for _ in 0..lost::TRIES {
