@@ -44,14 +44,19 @@ macro_rules! on_every_forge {
         mod gitlab {
             $($crate::on_every_forge!(@gitlab $scenario $($forge $reason)*);)*
         }
+        mod bitbucket {
+            $($crate::on_every_forge!(@bitbucket $scenario $($forge $reason)*);)*
+        }
     };
     (@github $scenario:ident GitHub $reason:literal $($rest:tt)*) => { $crate::on_every_forge!(@not $scenario $reason); };
     (@gitlab $scenario:ident GitLab $reason:literal $($rest:tt)*) => { $crate::on_every_forge!(@not $scenario $reason); };
+    (@bitbucket $scenario:ident Bitbucket $reason:literal $($rest:tt)*) => { $crate::on_every_forge!(@not $scenario $reason); };
     (@$column:ident $scenario:ident $other:ident $reason:literal $($rest:tt)*) => {
         $crate::on_every_forge!(@$column $scenario $($rest)*);
     };
     (@github $scenario:ident) => { $crate::on_every_forge!(@test GitHub $scenario); };
     (@gitlab $scenario:ident) => { $crate::on_every_forge!(@test GitLab $scenario); };
+    (@bitbucket $scenario:ident) => { $crate::on_every_forge!(@test Bitbucket $scenario); };
     (@not $scenario:ident $reason:literal) => {
         #[test]
         #[ignore = $reason]

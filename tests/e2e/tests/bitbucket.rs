@@ -12,10 +12,9 @@ use sandbox::world;
 /// What EC2 leaves a spot machine is two minutes; a scaled machine has this long.
 const NOTICE: Duration = Duration::from_secs(20);
 
-/// The pipeline that was started so many places after another.
-fn after(scene: &Scene, first: RunId, count: usize) -> RunId {
-    let ids = (first.0 + 1..).map(RunId).filter(|id| scene.world.forge.run(*id).is_some());
-    ids.take(count).last().unwrap()
+/// How a pipeline itself ended, not the one that took its place.
+fn own_end(scene: &Scene, run: RunId) -> Option<String> {
+    scene.world.bitbucket().run(run).unwrap().conclusion
 }
 
 #[tokio::test]
@@ -41,11 +40,10 @@ async fn an_interrupted_pipeline_starts_anew_with_its_launch_step() {
     scene.working().await;
     scene.take_back(NOTICE);
     scene.events("run-started", 2).await;
-    assert_eq!(scene.conclusion(run).await, "failure");
+    assert_eq!(own_end(&scene, run).as_deref(), Some("failure"));
     scene.events("instance-launched", 2).await;
     std::fs::write(&gate, "").unwrap();
-    let again = after(&scene, run, 1);
-    assert_eq!(scene.conclusion(again).await, "success");
+    assert_eq!(scene.conclusion(run).await, "success");
     scene.end().await;
 }
 
@@ -59,8 +57,7 @@ async fn the_pipelines_of_a_commit_are_its_attempts() {
     scene.events("run-started", 2).await;
     scene.all_gone().await;
     scene.launch(&limit).await.succeeded();
-    let again = after(&scene, run, 1);
-    assert_eq!(scene.conclusion(again).await, "failure");
+    assert_eq!(scene.conclusion(run).await, "failure");
     scene.all_gone().await;
     assert_eq!(scene.world.events.count("run-started"), 2, "{}", scene.timeline());
     scene.end().await;
@@ -81,12 +78,12 @@ async fn a_healthy_step_that_does_not_end_is_stopped_for_the_interrupted_one() {
     scene.events("job-output", 2).await;
     scene.take_back(Duration::from_secs(8));
     scene.events("run-started", 2).await;
-    assert!(scene.conclusion(run).await != "success");
+    assert!(own_end(&scene, run).is_some_and(|end| end != "success"));
     // What was started anew waits for a machine.
     std::fs::write(&gate, "").unwrap();
     std::fs::write(scene.world.dir().join("never"), "").unwrap();
     scene.launch(&[]).await.succeeded();
-    assert_eq!(scene.conclusion(after(&scene, run, 1)).await, "success");
+    assert_eq!(scene.conclusion(run).await, "success");
     scene.end().await;
 }
 
@@ -122,5 +119,21 @@ async fn a_step_without_a_runner_fails_at_once_and_with_one_it_does_not() {
     train.needs = vec!["launch".into()];
     // The launcher ends when the runner is online, not before.
     assert_eq!(scene.conclusion(scene.run(&[launch, train])).await, "success");
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_runner_that_was_removed_in_the_settings_is_noticed() {
+    let scene = Scene::on(Kind::Bitbucket).await;
+    let launched = scene
+        .launch(&["--name=ghost", "--idle-timeout=never", "--registration-check=1s"])
+        .await;
+    launched.succeeded();
+    scene.world.bitbucket().forget("ghost");
+    scene
+        .event_where("the agent's end", |event| {
+            event.detail.contains("runner was removed from the forge")
+        })
+        .await;
     scene.end().await;
 }

@@ -25,6 +25,12 @@ async fn scene(forge: Kind) -> Scene {
             ..sandbox::gitlab::Options::default()
         }
         .into(),
+        Kind::Bitbucket => sandbox::bitbucket::Options {
+            token: format!("ATCTT3{}", &random[..40]),
+            waits: true,
+            ..sandbox::bitbucket::Options::default()
+        }
+        .into(),
     };
     Scene::with(Options {
         forge,
@@ -117,6 +123,12 @@ async fn shows_no_argument(scene: Scene) {
     let (request, registering, working, own) = match scene.world.forge.kind() {
         Kind::GitHub => ("POST /_runner/register", "Runner.Listener configure", "Runner.Worker", "AREG"),
         Kind::GitLab => ("POST /user/runners", "cml-agent run", "gitlab-runner", "glrt-"),
+        Kind::Bitbucket => (
+            "POST /repositories/*/pipelines-config/runners",
+            "cml-agent run",
+            "runner.jar",
+            "oauth-",
+        ),
     };
     let registers = Gate::default();
     scene.world.forge.faults().add(Fault {

@@ -6,8 +6,10 @@ use sandbox::forge::Kind;
 
 e2e::on_every_forge! {
     reuse_takes_an_online_runner_with_the_labels,
-    reuse_idle_does_not_take_a_busy_runner,
-    reuse_idle_takes_an_idle_runner,
+    reuse_idle_does_not_take_a_busy_runner
+        except Bitbucket "`--reuse-idle` is refused: its API is not said to tell who is busy",
+    reuse_idle_takes_an_idle_runner
+        except Bitbucket "`--reuse-idle` is refused: its API is not said to tell who is busy",
     an_offline_runner_is_not_reused
         except GitLab "it takes a runner for online until it has been silent for two hours",
     a_name_in_use_is_found_before_any_cost,

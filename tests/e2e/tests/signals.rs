@@ -12,7 +12,8 @@ e2e::on_every_forge! {
     an_idle_agent_that_is_told_to_stop_takes_its_leave,
     a_busy_agent_that_is_told_to_stop_has_its_job_run_again,
     a_job_that_was_stopped_before_it_could_tell_its_ids_is_run_again
-        except GitLab "its runner tells the id with its first word of a job",
+        except GitLab "its runner tells the id with its first word of a job"
+        except Bitbucket "its runner tells the ids with its first word of a step",
     an_agent_that_is_killed_while_idle_takes_its_leave_all_the_same,
     the_job_of_an_agent_that_is_killed_is_run_again,
     a_machine_that_is_cut_off_leaves_nothing_but_its_registration,

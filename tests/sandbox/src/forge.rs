@@ -178,12 +178,19 @@ impl Forge {
 
     /// A run as it is now.
     pub fn run(&self, id: RunId) -> Option<RunView> {
-        ask!(self, server => server.run(id))
+        match self {
+            // What runs again is another pipeline there.
+            Self::Bitbucket(bitbucket) => bitbucket.latest(id),
+            _ => ask!(self, server => server.run(id)),
+        }
     }
 
     /// Waits for the end of a run: of its latest attempt.
     pub async fn wait_run(&self, id: RunId, patience: Duration) -> Option<RunView> {
-        ask!(self, server => server.wait_run(id, patience).await)
+        match self {
+            Self::Bitbucket(bitbucket) => bitbucket.wait_latest(id, patience).await,
+            _ => ask!(self, server => server.wait_run(id, patience).await),
+        }
     }
 
     /// The registered runners.

@@ -33,6 +33,8 @@ pub struct Options {
     pub metadata_interval: Option<Duration>,
 }
 
+/// Where, in a world, its commands have their Java.
+const JAVA_HOME: &str = "jdk";
 /// Five seconds in production.
 const METADATA_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -107,6 +109,7 @@ impl World {
         )
         .await?;
         let downloads = Downloads::serve(&agent, events.clone()).await?;
+        stand_in_for_java(dir.path()).context("making a stand-in for Java")?;
         let world = Self {
             events,
             forge,
@@ -179,6 +182,7 @@ impl World {
         let pairs = [
             ("PATH", format!("{}:{}:{path}", programs[0], programs[1])),
             ("HOME", self.dir.path().display().to_string()),
+            ("JAVA_HOME", self.dir.path().join(JAVA_HOME).display().to_string()),
             ("AWS_ACCESS_KEY_ID", ec2::ACCESS_KEY.into()),
             // Of the world's own random name: found anywhere else, it was left there by this world.
             (
@@ -230,6 +234,18 @@ impl World {
         }
         leftovers
     }
+}
+
+/// What commands in a world have in place of Java, as instances have on their PATH.
+fn stand_in_for_java(world: &Path) -> Result<()> {
+    let bin = world.join(JAVA_HOME).join("bin");
+    std::fs::create_dir_all(&bin)?;
+    let java = bin.join("java");
+    std::fs::write(&java, instance::JAVA)?;
+    Ok(std::fs::set_permissions(
+        &java,
+        std::os::unix::fs::PermissionsExt::from_mode(0o755),
+    )?)
 }
 
 impl Drop for Downloads {

@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::Bitbucket;
 use super::rules::Kept;
+use super::{Bitbucket, BitbucketState};
 use crate::ci::{Job, Registration, Run};
 use crate::standin;
 
@@ -35,9 +35,9 @@ fn time(time: SystemTime) -> String {
     jiff::Timestamp::try_from(time).map_or_else(|_| String::new(), |time| format!("{time:.3}"))
 }
 
-/// The commit that a workflow is of: each has its own.
-pub fn commit(workflow: &str) -> String {
-    let mut text = standin::sha256(workflow.as_bytes());
+/// The commit that a pipeline is of, if it is the first one.
+pub fn commit(first: u64) -> String {
+    let mut text = standin::sha256(first.to_string().as_bytes());
     text.truncate(40);
     text
 }
@@ -90,7 +90,7 @@ pub fn client(runner: u64) -> String {
     format!("client-{runner}")
 }
 
-fn state(ended: Option<&str>, begun: bool) -> Value {
+fn state_of(ended: Option<&str>, begun: bool) -> Value {
     let result = match ended {
         Some("success") => Some("SUCCESSFUL"),
         Some("failure") => Some("FAILED"),
@@ -106,15 +106,15 @@ fn state(ended: Option<&str>, begun: bool) -> Value {
 }
 
 /// A pipeline.
-pub fn pipeline(bitbucket: &Bitbucket, run: &Run) -> Value {
+pub fn pipeline(bitbucket: &Bitbucket, state: &BitbucketState, run: &Run) -> Value {
     let completed = run.jobs.iter().filter_map(|job| job.completed).max().filter(|_| run.ended);
     json!({
         "type": "pipeline", "uuid": uuid(PIPELINE, run.id.0), "build_number": run.id.0, "created_on": time(run.created),
         "completed_on": completed.map(time), "repository": repository(bitbucket),
-        "state": state(run.ended.then(|| run.conclusion()), run.status() != "queued"),
+        "state": state_of(run.ended.then(|| run.conclusion()), run.status() != "queued"),
         "target": {
             "type": "pipeline_ref_target", "ref_type": "branch", "ref_name": BRANCH, "selector": { "type": "default" },
-            "commit": { "type": "commit", "hash": commit(&run.workflow.name) },
+            "commit": { "type": "commit", "hash": commit(state.first(run.id.0)) },
         },
     })
 }
@@ -123,6 +123,6 @@ pub fn pipeline(bitbucket: &Bitbucket, run: &Run) -> Value {
 pub fn step(job: &Job) -> Value {
     json!({
         "type": "pipeline_step", "uuid": uuid(STEP, job.id), "name": job.spec.name, "started_on": job.started.map(time),
-        "completed_on": job.completed.map(time), "state": state(job.status.conclusion(), job.started.is_some()),
+        "completed_on": job.completed.map(time), "state": state_of(job.status.conclusion(), job.started.is_some()),
     })
 }

@@ -8,7 +8,7 @@ use axum::http::HeaderMap;
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 
-use super::answers::{BRANCH, PIPELINE, REPOSITORY, STEP, commit, uuid};
+use super::answers::{BRANCH, PIPELINE, REPOSITORY, STEP, uuid};
 use super::rest::{NOTHING, Refusal};
 use super::{Bitbucket, Own, PREFIX, protocol, rest};
 use crate::ci::{Asked, Forge, Message};
@@ -29,7 +29,6 @@ pub fn variables(message: &Message) -> Vec<(String, String)> {
         ("CI", "true".to_owned()),
         ("BITBUCKET_BRANCH", BRANCH.into()),
         ("BITBUCKET_BUILD_NUMBER", message.run.to_string()),
-        ("BITBUCKET_COMMIT", commit(&message.workflow)),
         ("BITBUCKET_GIT_HTTP_ORIGIN", format!("{}/{}", message.server, message.repository)),
         ("BITBUCKET_PIPELINE_UUID", uuid(PIPELINE, message.run)),
         ("BITBUCKET_REPO_FULL_NAME", message.repository.clone()),

@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use ring::rand::SecureRandom as _;
 
-use crate::ci::{Server, Setup, State};
+use crate::ci::{RunId, RunView, Server, Setup, State};
 use crate::events::Events;
 use crate::standin;
 
@@ -100,6 +100,36 @@ impl Bitbucket {
             });
         }
         Ok(server)
+    }
+
+    /// The newest pipeline of the same commit, and how many there are: as other forges count attempts of a run.
+    fn newest(&self, id: RunId) -> (RunId, u32) {
+        let state = self.state();
+        let first = state.first(id.0);
+        let same = state.runs.iter().filter(|run| state.first(run.id.0) == first);
+        let count = same.clone().count();
+        let newest = same.last().map_or(id, |run| run.id);
+        (newest, u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
+    /// The newest pipeline of a commit as it is now.
+    pub fn latest(&self, id: RunId) -> Option<RunView> {
+        let (newest, attempt) = self.newest(id);
+        Some(RunView {
+            attempt,
+            ..self.run(newest)?
+        })
+    }
+
+    /// Waits for the end of the newest pipeline of a commit.
+    pub async fn wait_latest(&self, id: RunId, patience: Duration) -> Option<RunView> {
+        loop {
+            let (newest, attempt) = self.newest(id);
+            let view = self.wait_run(newest, patience).await?;
+            if self.newest(id).0 == newest {
+                return Some(RunView { attempt, ..view });
+            }
+        }
     }
 
     /// The page of its repository.

@@ -7,9 +7,9 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse as _;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::answers::{self, BRANCH, PIPELINE, STEP, commit, number};
+use super::answers::{self, BRANCH, PIPELINE, STEP, number};
 use super::rest::{Answer, Asked, NOTHING, Parts, Refusal, check, page, say};
 use super::{Bitbucket, BitbucketState};
 use crate::ci::{Run, RunId};
@@ -35,9 +35,11 @@ async fn list(Shared(bitbucket): Shared<Bitbucket>, Path(parts): Parts, Query(qu
     let wanted = query.get("target.commit.hash");
     let all: Vec<Value> = {
         let state = bitbucket.state();
-        let fits = |run: &&Run| wanted.is_none_or(|hash| *hash == commit(&run.workflow.name));
-        let runs = state.runs.iter().rev().filter(fits);
-        runs.map(|run| answers::pipeline(&bitbucket, run)).collect()
+        let runs: Vec<&Run> = match wanted {
+            Some(hash) => state.of_commit(hash).collect(),
+            None => state.runs.iter().collect(),
+        };
+        runs.iter().rev().map(|run| answers::pipeline(&bitbucket, &state, run)).collect()
     };
     let path = format!("/repositories/{}/pipelines/", bitbucket.own().options.repository);
     Ok(page(&bitbucket, &path, &query, all))
@@ -50,21 +52,25 @@ async fn start(Shared(bitbucket): Shared<Bitbucket>, Path(parts): Parts, Json(bo
     if target["ref_type"] != "branch" || target["ref_name"] != BRANCH {
         return Err(Refusal(400, "There is no such target."));
     }
+    let hash = target["commit"]["hash"].as_str().unwrap_or_default();
     let started = bitbucket.change(|state| {
-        let of_commit = |run: &&Run| target["commit"]["hash"] == json!(commit(&run.workflow.name));
-        let workflow = state.runs.iter().find(of_commit)?.workflow.clone();
-        Some(state.start_run(workflow))
+        let first = state.of_commit(hash).next()?;
+        let (first, workflow) = (first.id.0, first.workflow.clone());
+        state.tell("run-rerun", workflow.name.clone(), format!("pipeline {first}"));
+        let id = state.start_run(workflow);
+        state.book.first.insert(id.0, first);
+        Some(id)
     });
     let id = started.ok_or(Refusal(400, "There is no such commit."))?;
     let state = bitbucket.state();
     let run = state.runs.iter().find(|run| run.id == id).ok_or(NOTHING)?;
-    Ok(say(StatusCode::CREATED, answers::pipeline(&bitbucket, run)))
+    Ok(say(StatusCode::CREATED, answers::pipeline(&bitbucket, &state, run)))
 }
 
 async fn one(Shared(bitbucket): Shared<Bitbucket>, Path(parts): Parts) -> Answer {
     check(&bitbucket, &parts)?;
     let state = bitbucket.state();
-    Ok(say(StatusCode::OK, answers::pipeline(&bitbucket, named(&state, &parts)?)))
+    Ok(say(StatusCode::OK, answers::pipeline(&bitbucket, &state, named(&state, &parts)?)))
 }
 
 async fn steps(Shared(bitbucket): Shared<Bitbucket>, Path(parts): Parts, Query(query): Asked) -> Answer {

@@ -1,9 +1,11 @@
 //! What Bitbucket keeps of runners, and the rules by which it gives steps to them.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
 
+use super::answers::commit;
 use super::{BitbucketState, Own};
-use crate::ci::{Job, JobSpec, Registration, Rules};
+use crate::ci::{Job, JobSpec, Registration, Rules, Run};
 
 /// A runner that was heard of within this time is online, on Bitbucket for some minutes.
 const ONLINE: Duration = Duration::from_secs(2);
@@ -12,6 +14,13 @@ const ONLINE: Duration = Duration::from_secs(2);
 pub struct Kept {
     pub cordoned: bool,
     pub created: SystemTime,
+}
+
+/// What else it remembers.
+#[derive(Default)]
+pub struct Book {
+    /// Which pipeline each was first, of those that were started anew.
+    pub first: BTreeMap<u64, u64>,
 }
 
 /// The labels that a step asks for. `self-hosted`, which scenarios of every forge give, is GitHub's own word.
@@ -26,7 +35,7 @@ fn fits(runner: &Registration<Kept>, job: &JobSpec) -> bool {
 
 impl Rules for Own {
     type Runner = Kept;
-    type Book = ();
+    type Book = Book;
 
     fn takes(runner: &Registration<Kept>, job: &JobSpec) -> bool {
         fits(runner, job) && runner.jobs.is_empty()
@@ -46,6 +55,16 @@ impl Rules for Own {
 }
 
 impl BitbucketState {
+    /// The first pipeline of the commit that one is of.
+    pub fn first(&self, pipeline: u64) -> u64 {
+        self.book.first.get(&pipeline).copied().unwrap_or(pipeline)
+    }
+
+    /// The pipelines of a commit, the newest last.
+    pub fn of_commit(&self, hash: &str) -> impl DoubleEndedIterator<Item = &Run> {
+        self.runs.iter().filter(move |run| commit(self.first(run.id.0)) == hash)
+    }
+
     /// A step fails at once when no runner for it is online, however soon one would be.
     pub fn fail_without_runner(&mut self) {
         let waits = |job: &&Job| job.is_queued() && !job.spec.is_hosted();

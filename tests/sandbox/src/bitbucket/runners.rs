@@ -74,7 +74,7 @@ async fn create(Shared(bitbucket): Shared<Bitbucket>, Path(parts): Parts, Json(b
             cordoned: false,
             created: SystemTime::now(),
         };
-        let secret = bitbucket.own().secret(&format!("runner {id}"));
+        let secret = format!("oauth-{}", bitbucket.own().secret(&format!("runner {id}")));
         state.add_runner(Registration::new(id, name, labels, secret, kept));
         state.runner(id).map(|runner| answers::runner(&bitbucket, runner, true))
     });

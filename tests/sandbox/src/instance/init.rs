@@ -30,7 +30,7 @@ esac
 "#;
 
 /// What an instance has in place of Java: its version, and programs that are no archives but run by themselves.
-const JAVA: &str = r#"#!/bin/sh
+pub const JAVA: &str = r#"#!/bin/sh
 case "$1" in
 -version) echo 'openjdk version "21.0.5" 2024-10-15' >&2 ;;
 *) exec ./runner.jar "$@" ;;

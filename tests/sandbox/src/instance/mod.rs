@@ -2,6 +2,8 @@
 
 mod init;
 
+pub(crate) use init::JAVA;
+
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::process::CommandExt as _;
