@@ -136,7 +136,7 @@ async fn it_stays_up_when_the_forge_refuses_everything(scene: Scene) {
     let faults = host.scene.world.forge.faults();
     for verb in ["GET", "POST", "PUT", "DELETE"] {
         // Not the runner's own requests, which have another credential.
-        for path in ["/repos/*", "/projects/*", "/runners/*"] {
+        for path in ["/repos/*", "/projects/*", "/runners/*", "/repositories/*"] {
             faults.answer(&format!("{verb} {path}"), usize::MAX, 401, r#"{"message":"Bad credentials"}"#);
         }
     }

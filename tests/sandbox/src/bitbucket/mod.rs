@@ -106,9 +106,9 @@ impl Bitbucket {
     fn newest(&self, id: RunId) -> (RunId, u32) {
         let state = self.state();
         let first = state.first(id.0);
-        let same = state.runs.iter().filter(|run| state.first(run.id.0) == first);
+        let mut same = state.runs.iter().filter(|run| state.first(run.id.0) == first);
         let count = same.clone().count();
-        let newest = same.last().map_or(id, |run| run.id);
+        let newest = same.next_back().map_or(id, |run| run.id);
         (newest, u32::try_from(count).unwrap_or(u32::MAX))
     }
 

@@ -99,11 +99,11 @@ fn enter(bitbucket: &Bitbucket, step: &str, headers: &HeaderMap) -> Result<(u64,
 }
 
 async fn go_on(Shared(bitbucket): Shared<Bitbucket>, Path(step): Path<String>, headers: HeaderMap, Json(body): Json<Value>) -> Answer {
-    let (_, key, stop) = enter(&bitbucket, &step, &headers)?;
+    let (_, key, is_cancelled) = enter(&bitbucket, &step, &headers)?;
     for line in body["lines"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         bitbucket.tell_output(&key, line);
     }
-    Ok(say(StatusCode::OK, json!({ "stop": stop })))
+    Ok(say(StatusCode::OK, json!({ "stop": is_cancelled })))
 }
 
 async fn result(Shared(bitbucket): Shared<Bitbucket>, Path(step): Path<String>, headers: HeaderMap, Json(body): Json<Value>) -> Answer {

@@ -65,7 +65,8 @@ pub fn page(bitbucket: &Bitbucket, path: &str, query: &BTreeMap<String, String>,
     let number = |name: &str| query.get(name).and_then(|text| text.parse().ok());
     let page = Page::new(number("pagelen"), number("page"), PAGE, all.len());
     let kept = query.iter().filter(|(name, _)| !["pagelen", "page"].contains(&name.as_str()));
-    let kept: String = kept.map(|(name, value)| format!("&{name}={value}")).collect();
+    let kept: Vec<String> = kept.map(|(name, value)| format!("&{name}={value}")).collect();
+    let kept = kept.concat();
     let url = |number: usize| format!("{}{PREFIX}{path}?page={number}&pagelen={}{kept}", bitbucket.url(), page.size);
     let mut body = json!({ "page": page.number, "pagelen": page.size, "size": page.total, "values": [] });
     if let Some(next) = page.next() {

@@ -93,7 +93,7 @@ fn listen() -> Result<Stop> {
 }
 
 async fn run(service: &Service) -> Result<i32> {
-    let mut stop = listen()?;
+    let mut told = listen()?;
     say("Runner starting.");
     say(&format!("Runner runtime: {}", service.arguments.get("runtime")));
     let access = service.access().await?;
@@ -103,17 +103,17 @@ async fn run(service: &Service) -> Result<i32> {
     loop {
         let asked = tokio::select! {
             asked = service.ask(&access) => asked,
-            _ = stop.wait_for(|told| *told) => break,
+            _ = told.wait_for(|is_told| *is_told) => break,
         };
         match asked {
-            Ok(Some(step)) => step::run(service, &access, &step, &mut stop).await,
+            Ok(Some(step)) => step::run(service, &access, &step, &mut told).await,
             Ok(None) => {}
             Err(error) => {
                 say(&format!("An error occurred whilst updating runner state to \"ONLINE\": {error:#}"));
                 tokio::time::sleep(PAUSE).await;
             }
         }
-        if *stop.borrow() {
+        if *told.borrow() {
             break;
         }
     }

@@ -20,7 +20,7 @@ const GRACE: Duration = Duration::from_secs(5);
 const LINGER: Duration = Duration::from_millis(100);
 
 /// Runs it, and tells the service how it ended.
-pub async fn run(service: &Service, access: &str, step: &Value, stop: &mut Stop) {
+pub async fn run(service: &Service, access: &str, step: &Value, told: &mut Stop) {
     let id = |name: &str| step[name].as_str().unwrap_or_default().to_owned();
     let own = id("stepUuid");
     say(&format!(
@@ -30,7 +30,7 @@ pub async fn run(service: &Service, access: &str, step: &Value, stop: &mut Stop)
         id("pipelineUuid")
     ));
     let status = match start(service, step) {
-        Ok((child, lines)) => Running { service, access, id: &own }.follow(child, lines, stop).await,
+        Ok((child, lines)) => Running { service, access, id: &own }.follow(child, lines, told).await,
         Err(error) => {
             say(&format!("An error occurred whilst starting the step: {error}"));
             "ERROR"
@@ -79,19 +79,19 @@ struct Running<'a> {
 
 impl Running<'_> {
     /// Waits for its end, or ends it; its status.
-    async fn follow(&self, mut child: Child, mut lines: UnboundedReceiver<String>, stop: &mut Stop) -> &'static str {
+    async fn follow(&self, mut child: Child, mut lines: UnboundedReceiver<String>, told: &mut Stop) -> &'static str {
         let mut beat = tokio::time::interval(BEAT);
         let status = loop {
             tokio::select! {
                 ended = child.wait() => break if ended.is_ok_and(|status| status.success()) { "PASSED" } else { "FAILED" },
-                _ = stop.wait_for(|told| *told) => {
+                _ = told.wait_for(|is_told| *is_told) => {
                     kill(&mut child).await;
                     break "STOPPED";
                 }
                 _ = beat.tick() => {
                     // A service that does not answer may do so again; one that has forgotten the step wants it no more.
-                    let told = self.service.tell(self.access, self.id, drain(&mut lines)).await;
-                    if told.unwrap_or_else(|error| error.to_string().starts_with("404")) {
+                    let wanted = self.service.tell(self.access, self.id, drain(&mut lines)).await;
+                    if wanted.unwrap_or_else(|error| error.to_string().starts_with("404")) {
                         kill(&mut child).await;
                         break "STOPPED";
                     }
