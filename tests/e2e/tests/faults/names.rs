@@ -41,5 +41,17 @@ pub const fn of(forge: Kind) -> Names {
             ],
             protocol: "POST /jobs/request",
         },
+        Kind::Bitbucket => Names {
+            runner: "runner.jar",
+            registers: "POST /repositories/*/pipelines-config/runners",
+            reruns: "GET /repositories/*/pipelines/*",
+            api: &[
+                "GET /repositories/*",
+                "POST /repositories/*",
+                "PUT /repositories/*",
+                "DELETE /repositories/*",
+            ],
+            protocol: "PUT /internal/runners/*",
+        },
     }
 }
