@@ -322,6 +322,31 @@ async fn one_that_has_a_step_stays_and_takes_steps_again() {
 }
 
 #[tokio::test]
+async fn one_is_not_left_cordoned_by_who_waits_no_longer() {
+    let server = Server::start().await;
+    let path = format!("{RUNNERS}/{OURS_IN_PATH}");
+    let busy = with_state(ours(), "step", json!({ "uuid": "{step}" }));
+    server.on(&format!("GET {path}"), [answer(200, &busy)]);
+    server.on(&format!("PUT {path}"), [answer(200, &busy)]);
+    let (train, id) = (train(&server), OURS.to_owned().into());
+    tokio::select! {
+        biased;
+        _ = train.unregister(&id, When::Idle) => panic!("answered at once"),
+        () = std::future::ready(()) => {}
+    }
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while server.posts().len() < 2 && std::time::Instant::now() < patience {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let last = server
+        .requests()
+        .into_iter()
+        .rfind(|request| request.line.starts_with("PUT"))
+        .unwrap();
+    assert_eq!(last.body["state"]["cordoned"], false);
+}
+
+#[tokio::test]
 async fn one_that_cannot_be_cordoned_goes_all_the_same_if_it_has_no_step() {
     let server = Server::start().await;
     let path = format!("{RUNNERS}/{OURS_IN_PATH}");

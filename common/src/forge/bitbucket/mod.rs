@@ -60,6 +60,7 @@ pub struct RunnerConfig {
 }
 
 /// The API client for one repository or workspace.
+#[derive(Clone)]
 pub struct Bitbucket {
     http: Client,
     scope: Scope,
@@ -175,6 +176,29 @@ impl Bitbucket {
             self.unregister(&answer.uuid.clone().into(), When::Stopped).await?;
         }
         Ok(())
+    }
+
+    /// Deletes a runner that has no step.
+    async fn withdraw(&self, id: &RunnerId) -> Result<Removal> {
+        let Some(runner) = self.cordon(id, true).await? else {
+            return Ok(Removal::Gone);
+        };
+        if runner.state.step.is_none() {
+            return self.remove(id).await;
+        }
+        if let Err(error) = self.cordon(id, false).await {
+            tracing::warn!("the runner stays cordoned after its step: {error:#}");
+        }
+        Ok(Removal::Busy("it runs a step".into()))
+    }
+
+    async fn remove(&self, id: &RunnerId) -> Result<Removal> {
+        let answer = self.call(Method::DELETE, &self.runner_path(id)).await?;
+        match answer.status {
+            status if status.is_success() => Ok(Removal::Removed),
+            StatusCode::NOT_FOUND => Ok(Removal::Gone),
+            _ => Err(self.refused(&answer, Permission::Runners)),
+        }
     }
 
     /// Lets a runner take no more steps, or again; how it is then. `None`: it is gone.
@@ -304,22 +328,11 @@ impl Forge for Bitbucket {
     /// Bitbucket refuses nothing, so that the runner is cordoned before it is looked whether it has a step: none can come in between.
     async fn unregister(&self, id: &RunnerId, when: When) -> Result<Removal> {
         if when == When::Idle {
-            let Some(runner) = self.cordon(id, true).await? else {
-                return Ok(Removal::Gone);
-            };
-            if runner.state.step.is_some() {
-                if let Err(error) = self.cordon(id, false).await {
-                    tracing::warn!("the runner stays cordoned after its step: {error:#}");
-                }
-                return Ok(Removal::Busy("it runs a step".into()));
-            }
+            let (own, id) = (self.clone(), id.clone());
+            // Whoever waits for it may turn to a step that has just begun: the runner must not stay cordoned for that.
+            return tokio::spawn(async move { own.withdraw(&id).await }).await?;
         }
-        let answer = self.call(Method::DELETE, &self.runner_path(id)).await?;
-        match answer.status {
-            status if status.is_success() => Ok(Removal::Removed),
-            StatusCode::NOT_FOUND => Ok(Removal::Gone),
-            _ => Err(self.refused(&answer, Permission::Runners)),
-        }
+        self.remove(id).await
     }
 
     async fn package(&self, _: Platform) -> Result<Package> {
