@@ -108,6 +108,17 @@ impl GitLab {
         Err(self.refused(&answer))
     }
 
+    /// Reads one part of a list.
+    async fn page(&self, path: &str, query: &[(&str, &str)], size: &str, number: &str) -> Result<Answer> {
+        let request = self.request(Method::GET, path).await?;
+        let request = request.query(query).query(&[("per_page", size), ("page", number)]);
+        let answer = self.fetch(request).await?;
+        if answer.status == StatusCode::OK {
+            return Ok(answer);
+        }
+        Err(self.refused(&answer))
+    }
+
     /// Reads a list to its end.
     async fn pages<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<Vec<T>> {
         let mut all = Vec::new();
@@ -226,7 +237,9 @@ impl RunnerAnswer {
 impl Forge for GitLab {
     async fn check_access(&self) -> Result<()> {
         // To register one would leave it behind. Whoever may see the runners of a project or group may register one, given the scope `api`.
-        self.list(&[("per_page", "1")]).await.map(drop)
+        let scope = self.scope().await?;
+        let answer = self.page(&scope.runners(), &[("type", scope.runner_type())], "1", "1").await?;
+        answer.json::<Vec<RunnerAnswer>>().map(drop)
     }
 
     async fn runners(&self, which: Which<'_>) -> Result<Vec<Runner>> {
