@@ -101,18 +101,5 @@ async fn table() -> String {
 
 #[tokio::test]
 async fn the_table_of_requests_is_checked_in() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reruns.md");
-    let kept = std::fs::read_to_string(path).unwrap();
-    let (begin, end) = ("<!-- begin: github -->\n", "<!-- end: github -->");
-    let (head, rest) = kept.split_once(begin).unwrap();
-    let (_, tail) = rest.split_once(end).unwrap();
-    let now = format!("{head}{begin}{}{end}{tail}", table().await);
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(path, &now).unwrap();
-    }
-    assert_eq!(
-        std::fs::read_to_string(path).unwrap(),
-        now,
-        "run `make golden` and look at the diff"
-    );
+    scripted::golden::check("github", &table().await);
 }

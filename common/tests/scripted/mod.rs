@@ -1,6 +1,8 @@
 //! A server on loopback that answers by a script, faults of the connection included, and remembers what it was asked.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
+pub mod golden;
+pub mod pipeline;
 pub mod run;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -45,7 +47,7 @@ pub fn empty(status: u16) -> Reply {
     Reply::Answer(status, Vec::new(), Vec::new())
 }
 
-/// How GitHub refuses: a status and a message.
+/// How forges refuse: a status and a message.
 pub fn refused(status: u16, message: &str) -> Reply {
     answer(status, &json!({ "message": message }))
 }
@@ -77,6 +79,7 @@ pub struct Request {
 #[derive(Default)]
 struct Script {
     replies: BTreeMap<String, VecDeque<Reply>>,
+    otherwise: Option<Reply>,
     requests: Vec<Request>,
 }
 
@@ -110,6 +113,11 @@ impl Server {
             .insert(line.into(), replies.into_iter().collect());
     }
 
+    /// Answers everything else with this one, instead of with 404.
+    pub fn otherwise(&self, reply: Reply) {
+        self.script.lock().unwrap().otherwise = Some(reply);
+    }
+
     /// All requests so far.
     pub fn requests(&self) -> Vec<Request> {
         self.script.lock().unwrap().requests.clone()
@@ -131,7 +139,8 @@ async fn serve(mut stream: TcpStream, script: Arc<Mutex<Script>>) {
     let Some(request) = read(&mut stream).await else { return };
     let reply = {
         let mut script = script.lock().unwrap();
-        let unknown = || refused(404, "Not Found");
+        let otherwise = script.otherwise.clone();
+        let unknown = || otherwise.unwrap_or_else(|| refused(404, "Not Found"));
         let reply = script.replies.get_mut(&request.line).map_or_else(unknown, |replies| {
             let last = replies.len() == 1;
             if last { replies[0].clone() } else { replies.pop_front().unwrap() }

@@ -1,6 +1,7 @@
 //! GitLab's REST API, of gitlab.com and of self-managed ones, with port, path and private certificates.
 
 mod refusal;
+mod removal;
 mod rerun;
 mod scope;
 
@@ -124,12 +125,7 @@ impl GitLab {
         let mut all = Vec::new();
         let mut next = "1".to_owned();
         for _ in 0..MAX_PAGES {
-            let request = self.request(Method::GET, path).await?;
-            let request = request.query(query).query(&[("per_page", PAGE), ("page", &next)]);
-            let answer = self.fetch(request).await?;
-            if answer.status != StatusCode::OK {
-                return Err(self.refused(&answer));
-            }
+            let answer = self.page(path, query, PAGE, &next).await?;
             all.extend(answer.json::<Vec<T>>()?);
             match answer.header("x-next-page").filter(|page| !page.is_empty()) {
                 Some(page) => page.clone_into(&mut next),
@@ -144,17 +140,6 @@ impl GitLab {
         let scope = self.scope().await?;
         let own = [("type", scope.runner_type())];
         self.pages(&scope.runners(), &[&own, more].concat()).await
-    }
-
-    /// Whether a runner has a job, as far as the server knows.
-    async fn has_job(&self, id: &RunnerId) -> Result<bool> {
-        let path = format!("/runners/{id}/jobs?status=running&per_page=1");
-        Ok(!self.read::<Vec<serde_json::Value>>(&path).await?.is_empty())
-    }
-
-    async fn pause(&self, id: &RunnerId, paused: bool) -> Result<Answer> {
-        let request = self.request(Method::PUT, &format!("/runners/{id}")).await?;
-        self.fetch(request.json(&json!({ "paused": paused }))).await
     }
 
     /// Makes a registration: through the user, or, on a server that is older than that, with the project's or group's own token.
@@ -254,7 +239,7 @@ impl Forge for GitLab {
         for answer in self.list(&[("tag_list", &labels.join(","))]).await? {
             let is_silent = older(&answer);
             let mut runner = answer.runner(labels);
-            runner.busy |= is_silent && self.has_job(&runner.id).await?;
+            runner.busy |= is_silent && removal::has_job(self, &runner.id).await? == Some(true);
             found.push(runner);
         }
         let others = self.list(&[]).await?.into_iter().filter(|answer| answer.is_called(name));
@@ -297,29 +282,8 @@ impl Forge for GitLab {
         Err(lost::give_up())
     }
 
-    /// GitLab refuses nothing, so that the runner is paused before it is looked whether it has a job: none can come in between.
     async fn unregister(&self, id: &RunnerId, when: When) -> Result<Removal> {
-        if when == When::Idle {
-            let paused = self.pause(id, true).await?;
-            match paused.status {
-                StatusCode::OK => {}
-                StatusCode::NOT_FOUND => return Ok(Removal::Gone),
-                _ => return Err(self.refused(&paused)),
-            }
-            if self.has_job(id).await? {
-                match self.pause(id, false).await {
-                    Ok(answer) if answer.status == StatusCode::OK => {}
-                    other => tracing::warn!("the runner stays paused after its job: {:?}", other.map(|answer| answer.status)),
-                }
-                return Ok(Removal::Busy("it runs a job".into()));
-            }
-        }
-        let answer = self.call(Method::DELETE, &format!("/runners/{id}")).await?;
-        match answer.status {
-            StatusCode::NO_CONTENT => Ok(Removal::Removed),
-            StatusCode::NOT_FOUND => Ok(Removal::Gone),
-            _ => Err(self.refused(&answer)),
-        }
+        removal::remove(self, id, when).await
     }
 
     /// Of the server's own version, since an older server need not understand a newer runner.
