@@ -117,6 +117,7 @@ impl Conversation<'_> {
         let patience = self.request.patience.min(self.request.budget / OWN_PART);
         let began = Instant::now();
         let mut cancelled = false;
+        let mut refusal = None;
         loop {
             let Some(job) = self.job().await? else {
                 return Ok(Err(Declined::Unknown));
@@ -129,16 +130,22 @@ impl Conversation<'_> {
                 "failed" | "canceled" | "canceling" => return Ok(Ok(job)),
                 _ => {}
             }
+            if let Some(refusal) = refusal {
+                return Err(refusal);
+            }
             if !cancelled && began.elapsed() >= patience {
                 tracing::warn!("GitLab still takes the job for running: cancelling it, so that it can run again");
                 let answer = self
                     .gitlab
                     .call(Method::POST, &format!("{}/jobs/{}/cancel", self.project, self.id))
                     .await?;
+                // Asked more than once, the first time may have been taken.
+                cancelled = answer.status.is_success() || answer.tries > 1;
                 if !answer.status.is_success() {
-                    return Err(self.gitlab.refused(&answer));
+                    // It may have ended just now.
+                    refusal = Some(self.gitlab.refused(&answer));
+                    continue;
                 }
-                cancelled = true;
             }
             sleep(pace::interval(patience)).await;
         }
