@@ -69,7 +69,8 @@ impl Scope {
             // Not the name that the job tells: the project may have been moved meanwhile.
             Kind::Project(id, _) => return Some(format!("/projects/{id}")),
             Kind::Group(_, path) => inside(path)?,
-            Kind::Instance => {}
+            // Every project is in a namespace. A name without one (`..`) could lead to another part of the API.
+            Kind::Instance => named.contains('/').then_some(())?,
         }
         Some(format!("/projects/{}", encoded(named)))
     }
