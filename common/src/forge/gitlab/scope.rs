@@ -112,6 +112,7 @@ fn encoded(path: &str) -> String {
 /// Asks what a page is: the shortest path below which a GitLab answers counts.
 pub async fn find(gitlab: &GitLab) -> Result<Scope> {
     let page = &gitlab.page;
+    let mut barred = None;
     let parts: Vec<&str> = page.path().split('/').filter(|part| !part.is_empty()).collect();
     for cut in 0..=parts.len().min(MAX_PREFIX) {
         let (prefix, path) = parts.split_at(cut);
@@ -119,19 +120,19 @@ pub async fn find(gitlab: &GitLab) -> Result<Scope> {
         for part in prefix {
             server = server + "/" + part;
         }
-        if let Some(kind) = below(gitlab, &server, &path.join("/")).await? {
+        if let Some(kind) = below(gitlab, &server, &path.join("/"), &mut barred).await? {
             return Ok(Scope { server, kind });
         }
     }
-    Err(Failure::new(
-        Class::Access,
-        format!("there is no project or group {}, or the token cannot see it", page::shown(page)),
-    )
-    .hint("check `--repo`; the token needs the scope `api`")
-    .into())
+    Err(barred.unwrap_or_else(|| {
+        let message = format!("there is no project or group {}, or the token cannot see it", page::shown(page));
+        let hint = "check `--repo`; the token needs the scope `api`";
+        Failure::new(Class::Access, message).hint(hint).into()
+    }))
 }
 
-async fn below(gitlab: &GitLab, server: &str, path: &str) -> Result<Option<Kind>> {
+/// Asks what the rest of the page's path is to a GitLab that lives here, if one does; else `barred` may tell what else is in the way.
+async fn below(gitlab: &GitLab, server: &str, path: &str, barred: &mut Option<anyhow::Error>) -> Result<Option<Kind>> {
     #[derive(Deserialize)]
     struct Version {
         #[serde(rename = "version")]
@@ -144,23 +145,30 @@ async fn below(gitlab: &GitLab, server: &str, path: &str) -> Result<Option<Kind>
         full_path: String,
     }
     if path.is_empty() {
-        let found: Option<Version> = ask(gitlab, &format!("{server}{API}/version")).await?;
+        let found: Option<Version> = ask(gitlab, &format!("{server}{API}/version"), barred).await?;
         return Ok(found.map(|_| Kind::Instance));
     }
-    let project: Option<Known> = ask(gitlab, &format!("{server}{API}/projects/{}", encoded(path))).await?;
+    let project: Option<Known> = ask(gitlab, &format!("{server}{API}/projects/{}", encoded(path)), barred).await?;
     if let Some(known) = project {
         return Ok(Some(Kind::Project(known.id, known.full_path)));
     }
-    let group: Option<Known> = ask(gitlab, &format!("{server}{API}/groups/{}?with_projects=false", encoded(path))).await?;
+    let group = format!("{server}{API}/groups/{}?with_projects=false", encoded(path));
+    let group: Option<Known> = ask(gitlab, &group, barred).await?;
     Ok(group.map(|known| Kind::Group(known.id, known.full_path)))
 }
 
 /// Asks for one thing; `None` where there is no such thing, or no GitLab: some answer what they do not know with a page for people.
-async fn ask<T: for<'a> Deserialize<'a>>(gitlab: &GitLab, address: &str) -> Result<Option<T>> {
+async fn ask<T: for<'a> Deserialize<'a>>(gitlab: &GitLab, address: &str, barred: &mut Option<anyhow::Error>) -> Result<Option<T>> {
     let url: Url = address.parse().context("building the address")?;
     let answer = gitlab.fetch(gitlab.get(url)).await?;
-    match answer.status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(gitlab.refused(&answer)),
-        _ => Ok(answer.json().ok()),
+    if !matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        return Ok(answer.json().ok());
     }
+    let refusal = gitlab.refused(&answer);
+    if answer.json::<serde_json::Map<String, serde_json::Value>>().is_ok() {
+        return Err(refusal);
+    }
+    // Not GitLab's word: something that has the rest of the host to itself, or that stands before all of it.
+    barred.get_or_insert(refusal);
+    Ok(None)
 }
