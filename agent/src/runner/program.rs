@@ -126,10 +126,13 @@ impl Program {
         }
         if let Ok(marker) = read_small(&self.dir.join(MARKER)) {
             let mut lines = marker.lines().map(|line| Some(line.to_owned()).filter(|line| !line.is_empty()));
-            return Some(Present {
-                version: lines.next().flatten(),
-                url: lines.next().flatten(),
-            });
+            let (version, url) = (lines.next().flatten(), lines.next().flatten());
+            // Where its address named none (`latest`), it says its version itself.
+            let version = match version {
+                None if url.is_none() => self.ask_version().await,
+                version => version,
+            };
+            return Some(Present { version, url });
         }
         Some(Present {
             version: self.ask_version().await,
