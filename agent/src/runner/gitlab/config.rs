@@ -7,7 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt as _, fchown};
 use anyhow::{Context as _, Result};
 use common::forge::gitlab::RunnerConfig;
 use common::spec::RunnerOptions;
-use serde_json::json;
+use serde_json::Value;
 
 use crate::runner::docker;
 use crate::runner::program::{self, Program};
@@ -35,21 +35,25 @@ pub fn write(program: &Program, name: &str, options: &RunnerOptions, runner: &Ru
     Ok(path.display().to_string())
 }
 
-/// The strings and lists of JSON are TOML's too.
+/// A text or a list of texts. JSON's are TOML's too, but for one character that TOML wants escaped.
+fn toml(value: impl Into<Value>) -> String {
+    value.into().to_string().replace('\u{7f}', "\\u007f")
+}
+
 fn text(program: &Program, name: &str, options: &RunnerOptions, runner: &RunnerConfig, in_docker: bool) -> String {
-    let dir = |name: &str| json!(program.dir.join(name).display().to_string());
+    let dir = |name: &str| toml(program.dir.join(name).display().to_string());
     let mut lines = vec![
         "concurrent = 1".to_owned(),
         "[[runners]]".to_owned(),
-        format!("name = {}", json!(name)),
-        format!("url = {}", json!(runner.server)),
-        format!("token = {}", json!(runner.token.expose())),
+        format!("name = {}", toml(name)),
+        format!("url = {}", toml(runner.server.as_str())),
+        format!("token = {}", toml(runner.token.expose())),
     ];
     if in_docker {
         lines.push("executor = \"docker\"".into());
         lines.push("[runners.docker]".into());
-        lines.push(format!("image = {}", json!(options.docker_image)));
-        lines.push(format!("volumes = {}", json!(options.docker_volumes)));
+        lines.push(format!("image = {}", toml(options.docker_image.as_str())));
+        lines.push(format!("volumes = {}", toml(options.docker_volumes.as_slice())));
         if docker::has_gpu() {
             lines.push("gpus = \"all\"".into());
         }
