@@ -16,29 +16,47 @@ const GPU: &str = "/dev/nvidiactl";
 /// What lets containers use it.
 const TOOLKIT: &str = "nvidia-container-runtime";
 
-/// Whether they do. To be asked when the start-up script, which may install Docker, has run.
-pub fn is_wanted(executor: Executor) -> Result<bool> {
-    match executor {
-        Executor::Shell => Ok(false),
-        Executor::Auto => Ok(answers()),
-        Executor::Docker if answers() => Ok(true),
-        Executor::Docker => Err(Failure::new(Class::NotOnline, "no Docker answers on this machine")
-            .hint("install it in the image or in --cloud-startup-script, or run jobs in a shell with --executor=shell")
-            .into()),
+/// The Docker of this machine.
+#[derive(Debug, Clone)]
+pub struct Docker {
+    /// `DOCKER_HOST`, or nothing.
+    host: String,
+}
+
+impl Docker {
+    /// The one that the agent and its jobs are told of.
+    pub fn of_environment() -> Self {
+        Self::at(&std::env::var("DOCKER_HOST").unwrap_or_default())
+    }
+
+    /// The one at an address, as `DOCKER_HOST` has it.
+    pub fn at(host: &str) -> Self {
+        Self { host: host.into() }
+    }
+
+    /// Whether jobs run in its containers. To be asked when the start-up script, which may install Docker, has run.
+    pub fn is_wanted(&self, executor: Executor) -> Result<bool> {
+        match executor {
+            Executor::Shell => Ok(false),
+            Executor::Auto => Ok(self.answers()),
+            Executor::Docker if self.answers() => Ok(true),
+            Executor::Docker => Err(Failure::new(Class::NotOnline, "no Docker answers on this machine")
+                .hint("install it in the image or in --cloud-startup-script, or run jobs in a shell with --executor=shell")
+                .into()),
+        }
+    }
+
+    /// One elsewhere (`tcp://…`) is taken at its word.
+    fn answers(&self) -> bool {
+        match self.host.strip_prefix("unix://") {
+            Some(path) => UnixStream::connect(PathBuf::from(path)).is_ok(),
+            None if self.host.is_empty() => UnixStream::connect(SOCKET).is_ok(),
+            None => true,
+        }
     }
 }
 
 /// Whether containers can use a GPU of this machine.
 pub fn has_gpu() -> bool {
     Path::new(GPU).exists() && supervise::find_program(TOOLKIT).is_some()
-}
-
-/// One elsewhere (`tcp://…`) is taken at its word.
-fn answers() -> bool {
-    let host = std::env::var("DOCKER_HOST").unwrap_or_default();
-    match host.strip_prefix("unix://") {
-        Some(path) => UnixStream::connect(PathBuf::from(path)).is_ok(),
-        None if host.is_empty() => UnixStream::connect(SOCKET).is_ok(),
-        None => true,
-    }
 }

@@ -3,6 +3,8 @@
 mod bitbucket;
 mod docker;
 mod environment;
+#[cfg(test)]
+mod fixtures;
 mod github;
 mod gitlab;
 mod program;

@@ -2,6 +2,8 @@
 
 mod config;
 mod lines;
+#[cfg(test)]
+mod tests;
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
@@ -15,9 +17,10 @@ use common::forge::{Enrollment, Forge, Platform};
 use common::spec::{RunnerOptions, RunnerSpec};
 use url::Url;
 
+use super::docker::Docker;
 use super::program::Program;
 use super::release::Release;
-use super::{Exit, Hook, Line, Ready, Runner, docker};
+use super::{Exit, Hook, Line, Ready, Runner};
 use crate::archive::Form;
 use crate::supervise;
 use crate::user::User;
@@ -53,6 +56,7 @@ pub struct GitLab {
     name: String,
     options: RunnerOptions,
     program: Program,
+    docker: Docker,
     forge: Arc<dyn Forge>,
 }
 
@@ -63,6 +67,7 @@ impl GitLab {
             name: spec.name.clone(),
             options: spec.options.clone(),
             program: Program::new(spec, state_dir, user, &RELEASE)?,
+            docker: Docker::of_environment(),
             forge,
         })
     }
@@ -72,7 +77,7 @@ impl GitLab {
 impl Runner for GitLab {
     async fn install(&self) -> Result<()> {
         self.program.make_ready(self.forge.as_ref()).await?;
-        if !docker::is_wanted(self.options.executor)? && supervise::find_program("git").is_none() {
+        if !self.docker.is_wanted(self.options.executor)? && supervise::find_program("git").is_none() {
             tracing::warn!("git is not installed: jobs cannot fetch their project; install it in the image or in --cloud-startup-script");
         }
         Ok(())
@@ -83,7 +88,7 @@ impl Runner for GitLab {
             bail!("GitLab gave a registration token where a registration was asked for");
         };
         let config: RunnerConfig = serde_json::from_str(config.expose()).context("reading the registration")?;
-        let in_docker = docker::is_wanted(self.options.executor)?;
+        let in_docker = self.docker.is_wanted(self.options.executor)?;
         tracing::info!("jobs run in {}", if in_docker { "containers" } else { "a shell" });
         let path = config::write(&self.program, &self.name, &self.options, &config, in_docker)?;
         // Not as a variable: jobs in a shell inherit the runner's environment.

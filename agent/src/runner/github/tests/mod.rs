@@ -7,85 +7,27 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::Ordering;
 
 use common::error::{Class, Report};
-use common::forge::{
-    Enroll, Enrollment, Forge, Package, Platform, Removal, Rerun, RerunOutcome, Runner as Registered, RunnerId, When, Which,
-};
-use common::log::Level;
+use common::forge::{Enrollment, Package, Platform, RunnerId};
 use common::secret::Secret;
-use common::spec::{Credential, ForgeKind, RunnerOptions, RunnerSpec, SPEC_VERSION};
+use common::spec::{ForgeKind, RunnerOptions, RunnerSpec};
 use tar::EntryType;
 use tempfile::TempDir;
 
 use super::{GitHub, RELEASE};
 use crate::archive::tests::server::{Server, entry, pack, sha256, whole};
+use crate::runner::fixtures::{self, offer, options};
 use crate::runner::release::Present;
 use crate::runner::{Exit, Hook, Runner as _};
 use crate::user::User;
 
-/// A forge that has one runner to offer.
-struct Offer {
-    package: Mutex<Option<Package>>,
-    asked: AtomicU32,
-}
-
-#[async_trait::async_trait]
-impl Forge for Offer {
-    async fn check_access(&self) -> anyhow::Result<()> {
-        unreachable!("not asked by a runner")
-    }
-    async fn runners(&self, _: Which<'_>) -> anyhow::Result<Vec<Registered>> {
-        unreachable!("not asked by a runner")
-    }
-    async fn enroll(&self, _: &Enroll) -> anyhow::Result<Enrollment> {
-        unreachable!("not asked by a runner")
-    }
-    async fn unregister(&self, _: &RunnerId, _: When) -> anyhow::Result<Removal> {
-        unreachable!("not asked by a runner")
-    }
-    async fn package(&self, _: Platform) -> anyhow::Result<Package> {
-        self.asked.fetch_add(1, Ordering::Relaxed);
-        Ok(self.package.lock().unwrap().clone().expect("the forge is not asked"))
-    }
-    async fn rerun(&self, _: &Rerun) -> anyhow::Result<RerunOutcome> {
-        unreachable!("not asked by a runner")
-    }
-}
-
-fn offer(package: Option<Package>) -> Arc<Offer> {
-    Arc::new(Offer {
-        package: Mutex::new(package),
-        asked: AtomicU32::new(0),
-    })
-}
-
-fn options() -> RunnerOptions {
-    #[derive(clap::Parser)]
-    struct Line {
-        #[command(flatten)]
-        options: RunnerOptions,
-    }
-    <Line as clap::Parser>::parse_from(["cml", "--labels", "cml,gpu"]).options
-}
+const REPO: &str = "https://github.com/octo/train";
 
 fn spec(repo: &str) -> RunnerSpec {
-    RunnerSpec {
-        version: SPEC_VERSION,
-        name: "cml-abc".into(),
-        forge: ForgeKind::GitHub,
-        repo: repo.parse().unwrap(),
-        cloud: None,
-        credential: Credential::Token(Secret::new("forge-canary")),
-        launch: None,
-        log: Level::Info,
-        options: options(),
-    }
+    fixtures::spec(ForgeKind::GitHub, repo)
 }
-
-const REPO: &str = "https://github.com/octo/train";
 
 fn github(dir: &Path, user: Option<User>, package: Option<Package>) -> GitHub {
     GitHub::new(&spec(REPO), dir, user, offer(package)).unwrap()
