@@ -61,14 +61,7 @@ fn the_addresses_of_a_repository() {
             "{address}"
         );
     }
-    for address in [
-        "",
-        "https://github.com",
-        "https://github.com/.git",
-        "ftp://github.com/octo/train",
-        "https://",
-        "file:///srv/train",
-    ] {
+    for address in ["", "ftp://github.com/octo/train", "https://", "file:///srv/train"] {
         let error = page(address, None).map(|url| url.to_string());
         assert!(error.is_err(), "{address}: {error:?}");
     }
@@ -241,6 +234,20 @@ fn the_step_that_launches_is_known_on_bitbucket() {
     };
     assert_eq!(job("https://bitbucket.org/octo/train"), Some(expected));
     assert_eq!(job("https://bitbucket.org/octo/other"), None);
+}
+
+#[test]
+fn only_a_whole_gitlab_is_a_page_without_a_path() {
+    for (address, is_one) in [
+        ("https://gitlab.com", true),
+        ("https://gitlab.com/.git", true),
+        ("https://github.com", false),
+        ("https://github.com/.git", false),
+        ("https://bitbucket.org/", false),
+    ] {
+        let inferred = infer(&options(Some(address), None), &around(None, &[("REPO_TOKEN", "t")]));
+        assert_eq!(inferred.is_ok(), is_one, "{address}");
+    }
 }
 
 #[test]

@@ -1,37 +1,20 @@
 //! The runner's configuration file. Source: <https://docs.gitlab.com/runner/configuration/advanced-configuration/>
 
-use std::fs::OpenOptions;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, fchown};
-
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use common::forge::gitlab::RunnerConfig;
 use common::spec::RunnerOptions;
 use serde_json::Value;
 
 use crate::runner::docker;
-use crate::runner::program::{self, Program};
+use crate::runner::program::Program;
 
 /// Its name in the runner's directory.
 const NAME: &str = "config.toml";
-/// For whom the runner runs as: it holds the runner's token.
-const PRIVATE: u32 = 0o600;
 
-/// Writes it; returns its path. A job in a shell is the same user and can read it; one in a container cannot.
+/// Writes it, for whom the runner runs as; returns its path. A job in a shell is the same user and can read it; one in a container cannot.
 pub fn write(program: &Program, name: &str, options: &RunnerOptions, runner: &RunnerConfig, in_docker: bool) -> Result<String> {
-    let path = program.dir.join(NAME);
-    program::forget(&path)?;
     let text = text(program, name, options, runner, in_docker);
-    let write = || -> io::Result<()> {
-        // Never through a link: the directory is the job user's.
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(&path)?;
-        file.write_all(text.as_bytes())?;
-        program
-            .user
-            .as_ref()
-            .map_or(Ok(()), |user| fchown(&file, Some(user.uid), Some(user.gid)))
-    };
-    write().with_context(|| format!("writing {}", path.display()))?;
+    let path = program.write_private(NAME, &text)?;
     Ok(path.display().to_string())
 }
 

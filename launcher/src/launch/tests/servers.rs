@@ -95,8 +95,8 @@ impl Forge for Servers {
 
     async fn runners(&self, which: Which<'_>) -> Result<Vec<Runner>> {
         let name = match which {
-            Which::Named(name) | Which::Matching(name, _) => name,
-            Which::All => "",
+            Which::Named(name) => name,
+            Which::All | Which::Matching(..) => "",
         };
         self.call("runners", name, |state| {
             let is_up = state
