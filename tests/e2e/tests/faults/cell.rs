@@ -182,7 +182,12 @@ async fn until_moment(forge: Kind, when: When) -> Held {
     });
     // It ends when it has lived long enough, unless the fault ends it before.
     let launcher = scene.start(&[
-        "--provisioning-timeout=8s",
+        // Short only where nothing comes online: elsewhere a slow machine must not decide.
+        if gate_is_early(when) {
+            "--provisioning-timeout=8s"
+        } else {
+            "--provisioning-timeout=40s"
+        },
         "--idle-timeout=never",
         "--max-lifetime=12s",
         "--cloud-spot",
@@ -218,6 +223,11 @@ async fn until_moment(forge: Kind, when: When) -> Held {
         run,
         gate,
     }
+}
+
+/// Whether the machine is held before its runner is online.
+const fn gate_is_early(when: When) -> bool {
+    matches!(when, When::StartupScript | When::Registering)
 }
 
 /// The launcher is gone: nobody helps.
