@@ -2,7 +2,7 @@
 .PHONY: demo test test-gitlab-runner lint golden bench dist clean
 FORGE ?= github
 
-demo: ## Two instances live their whole lives on this machine (FORGE=gitlab: there); ends well only if every step was seen
+demo: ## Two instances live their whole lives on this machine (FORGE=gitlab or bitbucket: there); ends well only if every step was seen
 	cargo build --locked --quiet -p launcher -p agent -p sandbox && target/debug/cml-sandbox demo --forge=$(FORGE)
 
 test: ## Everything that can be tested here; installs its pinned Python and node packages into ignored folders
