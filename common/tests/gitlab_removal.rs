@@ -126,3 +126,18 @@ async fn a_runner_that_has_stopped_is_removed_at_once() {
     assert_eq!(Report(&error).class(), Class::Access);
     assert!(format!("{error:#}").contains(shared), "{error:#}");
 }
+
+#[tokio::test]
+async fn a_runner_is_not_left_paused_by_who_waits_no_longer() {
+    let server = asked(busy(), empty(204)).await;
+    tokio::select! {
+        biased;
+        _ = remove(&server) => panic!("answered at once"),
+        () = std::future::ready(()) => {}
+    }
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while server.count(PAUSE) < 2 && std::time::Instant::now() < patience {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert_eq!(order(&server), [&paused(true), LOOK, &paused(false)]);
+}

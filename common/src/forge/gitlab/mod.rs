@@ -40,6 +40,7 @@ pub struct RunnerConfig {
 }
 
 /// The API client for one project, group or whole GitLab.
+#[derive(Clone)]
 pub struct GitLab {
     http: Client,
     page: Url,
@@ -283,7 +284,14 @@ impl Forge for GitLab {
     }
 
     async fn unregister(&self, id: &RunnerId, when: When) -> Result<Removal> {
-        removal::remove(self, id, when).await
+        match when {
+            When::Stopped => removal::delete(self, id).await,
+            When::Idle => {
+                let (own, id) = (self.clone(), id.clone());
+                // Whoever waits for it may turn to a job that has just begun: the runner must not stay paused for that.
+                tokio::spawn(async move { removal::withdraw(&own, &id).await }).await?
+            }
+        }
     }
 
     /// Of the server's own version, since an older server need not understand a newer runner.

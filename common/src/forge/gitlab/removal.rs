@@ -5,14 +5,11 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::GitLab;
-use crate::forge::{Removal, RunnerId, When};
+use crate::forge::{Removal, RunnerId};
 use crate::http::Answer;
 
 /// GitLab refuses nothing, so that the runner is paused before it is looked whether it has a job: none can come in between.
-pub async fn remove(gitlab: &GitLab, id: &RunnerId, when: When) -> Result<Removal> {
-    if when == When::Stopped {
-        return delete(gitlab, id).await;
-    }
+pub async fn withdraw(gitlab: &GitLab, id: &RunnerId) -> Result<Removal> {
     let paused = pause(gitlab, id, true).await?;
     match paused.status {
         StatusCode::OK => {}
@@ -52,7 +49,8 @@ async fn pause(gitlab: &GitLab, id: &RunnerId, paused: bool) -> Result<Answer> {
     gitlab.fetch(request.json(&json!({ "paused": paused }))).await
 }
 
-async fn delete(gitlab: &GitLab, id: &RunnerId) -> Result<Removal> {
+/// Whatever its runner does.
+pub async fn delete(gitlab: &GitLab, id: &RunnerId) -> Result<Removal> {
     let answer = gitlab.call(Method::DELETE, &format!("/runners/{id}")).await?;
     match answer.status {
         StatusCode::NO_CONTENT => Ok(Removal::Removed),
