@@ -42,6 +42,8 @@ pub struct Finished {
 const UNREGISTER: (u32, Duration) = (10, Duration::from_secs(2));
 /// The first and the longest pause between two questions whether a runner is online.
 const CONFIRM: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+/// How often a runner that is not listed is looked for again before it counts as removed.
+const MISSED: u32 = 2;
 /// The part of the time for a re-run after which the rest of the run is cancelled for it.
 const PATIENCE_PART: u32 = 4;
 
@@ -189,11 +191,16 @@ impl Agent {
         let id = self.remains.registration.clone().filter(|_| self.state.step == Step::Starting)?;
         let (spec, forge) = (Arc::clone(&self.spec), Arc::clone(&self.forge));
         Some(Box::pin(async move {
-            let mut pause = CONFIRM.0;
+            let (mut pause, mut missed) = (CONFIRM.0, 0);
             loop {
                 match forge.runners(Which::Named(&spec.name)).await {
-                    Ok(runners) if runners.iter().any(|runner| runner.id == id && runner.online) => return of(Event::Listening),
-                    Ok(_) => {}
+                    Ok(runners) => match runners.iter().find(|runner| runner.id == id) {
+                        Some(runner) if runner.online => return of(Event::Listening),
+                        Some(_) => missed = 0,
+                        // A list may be some moments old: once is not enough.
+                        None if missed >= MISSED => return of(Event::Deregistered),
+                        None => missed += 1,
+                    },
                     Err(error) => tracing::warn!("asking whether the runner is online: {error:#}"),
                 }
                 tokio::time::sleep(pause).await;
