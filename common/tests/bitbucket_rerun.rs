@@ -10,7 +10,7 @@ use common::error::{Class, Report};
 use common::forge::bitbucket::Bitbucket;
 use common::forge::{Declined, Forge as _, Interrupted, Job, Rerun, RerunOutcome, RerunScope};
 use common::secret::Secret;
-use scripted::{QUICK, Reply, Server, answer, empty, refused};
+use scripted::{QUICK, Reply, Server, answer, empty, refused, rerun_of};
 use serde_json::{Value, json};
 
 const PIPELINES: &str = "/2.0/repositories/octo/train/pipelines/";
@@ -109,14 +109,7 @@ fn of(run: &str, key: &str) -> Interrupted {
 }
 
 fn request() -> Rerun {
-    Rerun {
-        job: of(PIPELINE, STEP),
-        runner: "cml-a".into(),
-        launch: None,
-        max_attempts: 3,
-        patience: Duration::from_mins(1),
-        budget: Duration::from_mins(1),
-    }
+    rerun_of(of(PIPELINE, STEP))
 }
 
 #[tokio::test]

@@ -72,12 +72,7 @@ async fn asked(attempt: u64, (_, ended, rerun): (&str, &[&str], bool), (_, launc
 }
 
 async fn table() -> String {
-    let columns = LAUNCHES.map(|(name, ..)| format!("launched {name}"));
-    let mut text = format!(
-        "| the job | attempt | {} |\n|---|---|{}\n",
-        columns.join(" | "),
-        "---|".repeat(columns.len())
-    );
+    let mut text = scripted::golden::head(&LAUNCHES.map(|(name, ..)| name));
     for end in ENDS {
         for attempt in [1, CAP] {
             let mut cells = Vec::new();

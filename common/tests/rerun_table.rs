@@ -80,12 +80,7 @@ async fn asked(attempt: u32, launch: Option<&str>, launched: usize, end: End) ->
 }
 
 async fn table() -> String {
-    let columns = LAUNCHES.map(|(name, ..)| format!("launched {name}"));
-    let mut text = format!(
-        "| the job | attempt | {} |\n|---|---|{}\n",
-        columns.join(" | "),
-        "---|".repeat(columns.len())
-    );
+    let mut text = scripted::golden::head(&LAUNCHES.map(|(name, ..)| name));
     for (name, end) in ENDS {
         for attempt in [1, CAP] {
             let mut cells = Vec::new();

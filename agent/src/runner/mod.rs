@@ -9,7 +9,9 @@ mod github;
 mod gitlab;
 mod program;
 mod release;
+mod stamp;
 
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -127,6 +129,18 @@ pub enum Hook {
     Started(Job),
     /// It has completed (a hint only: skipped when the runner is interrupted).
     Completed,
+}
+
+impl Exit {
+    /// Of a program whose exit code says only whether it did well.
+    fn of(status: ExitStatus) -> Self {
+        match status.code() {
+            Some(0) => Self::Done,
+            Some(code) => Self::Failed(code),
+            // As shells count them.
+            None => Self::Failed(128 + status.signal().unwrap_or(0)),
+        }
+    }
 }
 
 /// What the end of the runner program means.

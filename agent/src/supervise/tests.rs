@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use tempfile::TempDir;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 use super::process::Process;
@@ -127,6 +128,8 @@ async fn a_daemon_that_holds_the_output_does_not_hide_the_end() {
 #[tokio::test]
 async fn a_gentle_stop_lets_it_finish_and_keeps_its_last_lines() {
     let dir = TempDir::new().unwrap();
+    // As the agent does: what whoever started us ignores, a shell cannot trap, unless it is caught here.
+    let _heard = signal(SignalKind::interrupt()).unwrap();
     // It starts nothing any more when it is told: dash loses a signal that comes while it starts a program.
     let script = "trap 'echo stopping; exit 3' INT; sleep 1000 & echo ready; wait";
     let mut child = Child::start(&sh(dir.path(), script)).unwrap();

@@ -1,5 +1,6 @@
 //! The forge's API: who may register, which runners there are, and running an interrupted job again.
 
+mod api;
 pub mod bitbucket;
 pub mod github;
 pub mod gitlab;

@@ -15,6 +15,17 @@ pub fn check(page: &Url) -> Result<()> {
         .into())
 }
 
+/// The parts of its path.
+pub fn parts(page: &Url) -> Vec<&str> {
+    page.path().split('/').filter(|part| !part.is_empty()).collect()
+}
+
+/// Whether a name can be one part of a path and nothing else.
+pub fn is_plain(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    !matches!(name, "" | "." | "..") && name.chars().all(allowed)
+}
+
 /// Whether it is on this very machine.
 fn is_loopback(page: &Url) -> bool {
     match page.host() {

@@ -1,5 +1,12 @@
 //! Tables of docs/reruns.md, between marks with the name of a forge.
 
+/// The head of a table with a column for each way that the machine was launched.
+pub fn head(launches: &[&str]) -> String {
+    let columns: Vec<String> = launches.iter().map(|name| format!("launched {name}")).collect();
+    let (columns, rule) = (columns.join(" | "), "---|".repeat(launches.len()));
+    format!("| the job | attempt | {columns} |\n|---|---|{rule}\n")
+}
+
 /// Compares a table with the one that is checked in, or writes it there.
 pub fn check(forge: &str, table: &str) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reruns.md");

@@ -10,7 +10,9 @@ use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::forge::{Interrupted, Rerun};
 use common::http::Retry;
+use common::spec::LaunchJob;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -62,6 +64,31 @@ impl Reply {
             }
             other => other,
         }
+    }
+}
+
+/// A request to run a job again that nobody launched a machine for, with time enough.
+pub fn rerun_of(job: Interrupted) -> Rerun {
+    Rerun {
+        job,
+        runner: "cml-a".into(),
+        launch: None,
+        max_attempts: 3,
+        patience: Duration::from_mins(1),
+        budget: Duration::from_mins(1),
+    }
+}
+
+/// The same by a machine that this job of this run launched.
+pub fn launched(request: Rerun, run: &str, job: &str) -> Rerun {
+    let launch = LaunchJob {
+        run: run.into(),
+        attempt: 1,
+        runner: job.into(),
+    };
+    Rerun {
+        launch: Some(launch),
+        ..request
     }
 }
 

@@ -6,10 +6,9 @@ use anyhow::Result;
 use common::forge::gitlab::GitLab;
 use common::forge::{Forge as _, Interrupted, Job, Rerun, RerunOutcome};
 use common::secret::Secret;
-use common::spec::LaunchJob;
 use serde_json::{Value, json};
 
-use super::{QUICK, Reply, Server, answer, refused};
+use super::{QUICK, Reply, Server, answer, launched, refused, rerun_of};
 
 pub const API: &str = "/api/v4";
 pub const PROJECT: &str = "/api/v4/projects/21";
@@ -51,27 +50,12 @@ pub fn of(run: &str, repository: &str) -> Interrupted {
 }
 
 pub fn request() -> Rerun {
-    Rerun {
-        job: of("7", TRAIN),
-        runner: "cml-a".into(),
-        launch: None,
-        max_attempts: 3,
-        patience: Duration::from_mins(1),
-        budget: Duration::from_mins(1),
-    }
+    rerun_of(of("7", TRAIN))
 }
 
 /// A request by a machine that this job of this pipeline launched.
 pub fn launched_by(job: &str, pipeline: &str) -> Rerun {
-    let launch = LaunchJob {
-        run: pipeline.into(),
-        attempt: 1,
-        runner: job.into(),
-    };
-    Rerun {
-        launch: Some(launch),
-        ..request()
-    }
+    launched(request(), pipeline, job)
 }
 
 /// One that gives the job no time to end by itself.

@@ -6,10 +6,9 @@ use anyhow::Result;
 use common::forge::github::GitHub;
 use common::forge::{Forge as _, Interrupted, Job, Rerun, RerunOutcome};
 use common::secret::Secret;
-use common::spec::LaunchJob;
 use serde_json::{Value, json};
 
-use super::{QUICK, Reply, Server, answer};
+use super::{QUICK, Reply, Server, answer, launched, rerun_of};
 
 pub const ACTIONS: &str = "/api/v3/repos/octo/train/actions";
 pub const ALREADY: &str = "This workflow is already running";
@@ -51,27 +50,12 @@ pub fn of(run: &str, repository: &str) -> Interrupted {
 }
 
 pub fn request() -> Rerun {
-    Rerun {
-        job: of("42", "octo/train"),
-        runner: "cml-a".into(),
-        launch: None,
-        max_attempts: 3,
-        patience: Duration::from_mins(1),
-        budget: Duration::from_mins(1),
-    }
+    rerun_of(of("42", "octo/train"))
 }
 
 /// A request by a machine that was launched from the same run, on this runner.
 pub fn launched_on(runner: &str) -> Rerun {
-    let launch = LaunchJob {
-        run: "42".into(),
-        attempt: 1,
-        runner: runner.into(),
-    };
-    Rerun {
-        launch: Some(launch),
-        ..request()
-    }
+    launched(request(), "42", runner)
 }
 
 /// One that gives the run no time to end by itself.

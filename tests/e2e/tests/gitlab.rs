@@ -17,17 +17,22 @@ async fn scene(gitlab: Options) -> Scene {
     .await
 }
 
-#[tokio::test]
-async fn a_gitlab_below_a_path_is_found_there() {
-    let scene = scene(Options {
-        root: "/tools/gitlab".into(),
-        ..Options::default()
-    })
-    .await;
+/// A job runs on a machine that is launched on such a GitLab.
+async fn serves(gitlab: Options) {
+    let scene = scene(gitlab).await;
     let run = scene.job("true");
     scene.launch(&[]).await.succeeded();
     assert_eq!(scene.conclusion(run).await, "success");
     scene.end().await;
+}
+
+#[tokio::test]
+async fn a_gitlab_below_a_path_is_found_there() {
+    serves(Options {
+        root: "/tools/gitlab".into(),
+        ..Options::default()
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -104,15 +109,11 @@ async fn a_runner_that_is_not_what_its_list_says_is_not_started() {
 
 #[tokio::test]
 async fn a_gitlab_without_a_list_of_checksums_serves_all_the_same() {
-    let scene = scene(Options {
+    serves(Options {
         checksum: Checksum::Missing,
         ..Options::default()
     })
     .await;
-    let run = scene.job("true");
-    scene.launch(&[]).await.succeeded();
-    assert_eq!(scene.conclusion(run).await, "success");
-    scene.end().await;
 }
 
 #[tokio::test]

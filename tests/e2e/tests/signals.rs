@@ -5,6 +5,7 @@ use e2e::{PATIENCE, Scene, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sandbox::faults::{Effect, Fault, Faults, Gate};
+use sandbox::interrupt;
 use tokio::process::Child;
 
 e2e::on_every_forge! {
@@ -23,13 +24,6 @@ e2e::on_every_forge! {
 fn signal(child: &Child, signal: Signal) {
     let pid = child.id().expect("it still runs");
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();
-}
-
-/// Whether whoever started the tests ignores it (nohup does SIGHUP): then so do the launchers, as they should.
-fn is_ignored(signal: Signal) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap();
-    u64::from_str_radix(mask.trim(), 16).unwrap() >> (signal as i32 - 1) & 1 == 1
 }
 
 /// Which server a request went to.
@@ -136,7 +130,7 @@ async fn an_instance_whose_answer_was_lost_is_found_and_destroyed() {
 async fn a_launcher_that_is_stopped_while_it_waits_destroys_the_instance() {
     for how in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
         .into_iter()
-        .filter(|how| !is_ignored(*how))
+        .filter(|how| !interrupt::is_ignored(*how))
     {
         let scene = Scene::new().await;
         let launcher = scene.start(&[&e2e::startup_script("sleep 1000")]);

@@ -11,5 +11,7 @@ pub mod github;
 pub mod gitlab;
 pub mod imds;
 pub mod instance;
+pub mod interrupt;
+mod shared;
 pub mod standin;
 pub mod world;

@@ -18,6 +18,7 @@ use crate::forge::{self, Forge};
 use crate::github::GitHub;
 use crate::gitlab::GitLab;
 use crate::instance::{self, Isolation};
+use crate::interrupt;
 use crate::standin;
 
 /// How a world is set up.
@@ -82,6 +83,7 @@ impl Leftovers {
 impl World {
     /// Starts a world.
     pub async fn start(options: Options) -> Result<Self> {
+        interrupt::let_programs_hear();
         let dir = tempfile::Builder::new()
             .prefix("cml-sandbox-")
             .tempdir()

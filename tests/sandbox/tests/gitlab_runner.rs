@@ -32,16 +32,10 @@ impl Machine {
 
     /// The program, with the token in its environment.
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(standin::gitlab::program().unwrap().0);
-        command.args(["--log-format", "json", "run-single", "--url", &self.lab.gitlab.url()]);
-        command.args(args).current_dir(self.dir.path()).env_clear();
-        command.env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", self.dir.path());
-        command.env("CI_SERVER_TOKEN", &self.token);
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
+        let url = self.lab.gitlab.url();
+        let all = [&["--log-format", "json", "run-single", "--url", &url], args].concat();
+        let mut command = lab::process::program(standin::gitlab::program().unwrap().0, &all, self.dir.path());
+        command.current_dir(self.dir.path()).env("CI_SERVER_TOKEN", &self.token);
         command
     }
 

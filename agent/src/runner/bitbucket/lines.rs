@@ -4,7 +4,10 @@
 use common::forge::Job;
 use common::forge::bitbucket::is_uuid;
 
-use crate::runner::Line;
+use crate::runner::{Line, stamp};
+
+/// The logging library's usual time, with a comma before the milliseconds.
+const TIME: &str = "[0000-00-00 00:00:00,000] ";
 
 /// That the runner is about to tell Bitbucket that it is online; more may follow. Older releases say it with the first word.
 const ONLINE: [&str; 2] = ["Updating runner status to \"ONLINE\"", "Updating runner state to \"ONLINE\""];
@@ -13,7 +16,7 @@ const RESULT: &str = "Completing step with result Result{status=";
 
 /// Reads one line. `repository` is the runner's own one, `WORKSPACE/REPO`, or its workspace.
 pub fn read(line: &str, repository: &str) -> Option<Line> {
-    let text = after_time(line)?;
+    let text = stamp::after(line, TIME)?;
     if ONLINE.iter().any(|words| {
         text.strip_prefix(words)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '.']))
@@ -57,18 +60,6 @@ fn step(ids: &str, repository: &str) -> Option<Job> {
         },
         key: step.into(),
     })
-}
-
-/// What follows the time stamp, the logging library's usual one with a comma before the milliseconds.
-fn after_time(line: &str) -> Option<&str> {
-    const SHAPE: &[u8] = b"[0000-00-00 00:00:00,000] ";
-    let stamp = line.as_bytes().get(..SHAPE.len())?;
-    let fits = stamp
-        .iter()
-        .zip(SHAPE)
-        .all(|(byte, shape)| if *shape == b'0' { byte.is_ascii_digit() } else { byte == shape });
-    // Only ASCII so far, so that this is a character's beginning.
-    fits.then(|| line.get(SHAPE.len()..)).flatten()
 }
 
 #[cfg(test)]

@@ -7,7 +7,6 @@ mod lines;
 #[cfg(test)]
 mod tests;
 
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -115,12 +114,7 @@ impl Runner for Bitbucket {
     }
 
     fn read_exit(&self, status: ExitStatus) -> Exit {
-        match status.code() {
-            Some(0) => Exit::Done,
-            Some(code) => Exit::Failed(code),
-            // As shells count them.
-            None => Exit::Failed(128 + status.signal().unwrap_or(0)),
-        }
+        Exit::of(status)
     }
 
     async fn settle(&self, _: ExitStatus) {}

@@ -1,7 +1,10 @@
 //! The listener's output. Its lines hold job names, which anybody who may open a pull request chooses: only whole lines count, from their
 //! first byte to their last.
 
-use crate::runner::Line;
+use crate::runner::{Line, stamp};
+
+/// .NET's format `u`.
+const TIME: &str = "0000-00-00 00:00:00Z: ";
 
 /// What a line that has no time stamp begins with when the registration is gone. Source: BrokerMessageListener.cs, Runner.cs.
 const DEREGISTERED: [&str; 2] = [
@@ -14,7 +17,7 @@ pub fn read(line: &str) -> Option<Line> {
     if DEREGISTERED.iter().any(|text| line.starts_with(text)) {
         return Some(Line::Deregistered);
     }
-    let text = after_time(line)?;
+    let text = stamp::after(line, TIME)?;
     if text == "Listening for Jobs" {
         return Some(Line::Listening);
     }
@@ -32,18 +35,6 @@ pub fn read(line: &str) -> Option<Line> {
         name: name.into(),
         success,
     })
-}
-
-/// What follows the time stamp: .NET's format `u`, `2026-09-26 00:45:30Z: `.
-fn after_time(line: &str) -> Option<&str> {
-    const SHAPE: &[u8] = b"0000-00-00 00:00:00Z: ";
-    let stamp = line.as_bytes().get(..SHAPE.len())?;
-    let fits = stamp
-        .iter()
-        .zip(SHAPE)
-        .all(|(byte, shape)| if *shape == b'0' { byte.is_ascii_digit() } else { byte == shape });
-    // Only ASCII so far, so that this is a character's beginning.
-    fits.then(|| line.get(SHAPE.len()..)).flatten()
 }
 
 #[cfg(test)]

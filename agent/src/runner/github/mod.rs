@@ -7,7 +7,6 @@ mod lines;
 #[cfg(test)]
 mod tests;
 
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -128,11 +127,8 @@ impl Runner for GitHub {
 
     fn read_exit(&self, status: ExitStatus) -> Exit {
         match status.code() {
-            Some(0) => Exit::Done,
             Some(code::RETRYABLE | code::UPDATING | code::RUN_ONCE_UPDATING) => Exit::Restart,
-            Some(code) => Exit::Failed(code),
-            // As shells count them.
-            None => Exit::Failed(128 + status.signal().unwrap_or(0)),
+            _ => Exit::of(status),
         }
     }
 

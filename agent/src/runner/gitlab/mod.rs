@@ -5,7 +5,6 @@ mod lines;
 #[cfg(test)]
 mod tests;
 
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
@@ -111,12 +110,7 @@ impl Runner for GitLab {
     }
 
     fn read_exit(&self, status: ExitStatus) -> Exit {
-        match status.code() {
-            Some(0) => Exit::Done,
-            Some(code) => Exit::Failed(code),
-            // As shells count them.
-            None => Exit::Failed(128 + status.signal().unwrap_or(0)),
-        }
+        Exit::of(status)
     }
 
     async fn settle(&self, _: ExitStatus) {}

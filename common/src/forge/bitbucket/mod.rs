@@ -8,16 +8,17 @@ mod scope;
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use base64::Engine as _;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
-use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use reqwest::header::ACCEPT;
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use url::Url;
 
+use super::api::Api;
 use super::lost;
 use super::{Enroll, Enrollment, Forge, Package, Platform, Removal, Rerun, RerunOutcome, Runner, RunnerId, When, Which};
-use crate::http::{self, Answer, Retry};
+use crate::http::{Answer, Retry};
 use crate::secret::{self, Secret};
 use refusal::Permission;
 pub use scope::is_uuid;
@@ -62,10 +63,8 @@ pub struct RunnerConfig {
 /// The API client for one repository or workspace.
 #[derive(Clone)]
 pub struct Bitbucket {
-    http: Client,
+    api: Api,
     scope: Scope,
-    headers: HeaderMap,
-    retry: Retry,
 }
 
 impl Bitbucket {
@@ -77,32 +76,27 @@ impl Bitbucket {
         } else {
             format!("Bearer {token}")
         };
-        let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, http::authorization(&authorization)?);
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         Ok(Self {
-            http: http::client()?,
+            api: Api::new(&authorization, &[(ACCEPT, "application/json")])?,
             scope: Scope::parse(repo)?,
-            headers,
-            retry: Retry::API,
         })
     }
 
     /// The same client with another patience.
     #[must_use]
-    pub fn with_retry(self, retry: Retry) -> Self {
-        Self { retry, ..self }
+    pub fn with_retry(mut self, retry: Retry) -> Self {
+        self.api.retry = retry;
+        self
     }
 
     /// A request to a path below the API's base.
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let url = format!("{}{path}", self.scope.api());
-        self.http.request(method, url).headers(self.headers.clone())
+        self.api.request(method, &format!("{}{path}", self.scope.api()))
     }
 
     /// Sends one; what is refused with 4xx is the caller's to judge.
     async fn call(&self, method: Method, path: &str) -> Result<Answer> {
-        http::fetch(self.request(method, path), &self.retry).await
+        self.api.fetch(self.request(method, path)).await
     }
 
     fn refused(&self, answer: &Answer, permission: Permission) -> anyhow::Error {
@@ -128,7 +122,7 @@ impl Bitbucket {
         let mut all = Vec::new();
         let mut request = self.request(Method::GET, path).query(query).query(&[("pagelen", PAGE)]);
         for _ in 0..MAX_PAGES {
-            let answer = http::fetch(request, &self.retry).await?;
+            let answer = self.api.fetch(request).await?;
             if answer.status != StatusCode::OK {
                 return Err(self.refused(&answer, permission));
             }
@@ -212,7 +206,7 @@ impl Bitbucket {
         };
         // Atlassian's description of the API has the field in the answer, and none for the request: all that a PUT could replace is told.
         let body = json!({ "name": runner.name, "labels": runner.labels, "state": { "cordoned": cordoned } });
-        let answer = http::fetch(self.request(Method::PUT, &path).json(&body), &self.retry).await?;
+        let answer = self.api.fetch(self.request(Method::PUT, &path).json(&body)).await?;
         match answer.status {
             status if status.is_success() => {}
             StatusCode::NOT_FOUND => return Ok(None),
@@ -302,7 +296,7 @@ impl Forge for Bitbucket {
         let body = json!({ "name": request.name, "labels": labels });
         for _ in 0..lost::TRIES {
             let post = self.request(Method::POST, &self.scope.runners()).json(&body);
-            let Some(answer) = lost::send_once(post, &self.retry).await? else {
+            let Some(answer) = lost::send_once(post, &self.api.retry).await? else {
                 self.forget(&request.name).await?;
                 continue;
             };

@@ -108,7 +108,7 @@ impl Conversation<'_> {
         let body = json!({ "target": pipeline.target });
         for _ in 0..lost::TRIES {
             let request = self.bitbucket.request(Method::POST, &self.pipelines).json(&body);
-            let Some(answer) = lost::send_once(request, &self.bitbucket.retry).await? else {
+            let Some(answer) = lost::send_once(request, &self.bitbucket.api.retry).await? else {
                 if self.guard(&pipeline).await? == Some(Declined::AlreadyRerun) {
                     return Ok(RerunOutcome::Requested(RerunScope::WholeRun));
                 }

@@ -31,13 +31,12 @@ impl Scope {
     /// Reads a page's address: `https://bitbucket.org/WORKSPACE/REPO` or `https://bitbucket.org/WORKSPACE`.
     pub fn parse(page: &Url) -> Result<Self> {
         page::check(page)?;
-        let parts: Vec<&str> = page.path().split('/').filter(|part| !part.is_empty()).collect();
         let refuse = |what: &str, hint: &str| {
             Err(Failure::new(Class::Usage, format!("`{}` {what}", page::shown(page)))
                 .hint(hint)
                 .into())
         };
-        let kind = match parts.as_slice() {
+        let kind = match page::parts(page).as_slice() {
             [workspace, repo] => Kind::Repository((*workspace).into(), repo.strip_suffix(".git").unwrap_or(repo).into()),
             [workspace] => Kind::Workspace((*workspace).into()),
             _ => {
@@ -88,8 +87,7 @@ impl Scope {
             Kind::Workspace(name) => name,
         };
         let (workspace, repo) = named.split_once('/')?;
-        let plain = !matches!(repo, "" | "." | "..") && repo.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-        let known = plain || is_uuid(repo);
+        let known = page::is_plain(repo) || is_uuid(repo);
         (own.eq_ignore_ascii_case(workspace) && known).then(|| format!("/repositories/{own}/{}", encoded(repo)))
     }
 

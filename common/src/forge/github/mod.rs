@@ -7,13 +7,14 @@ mod scope;
 
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
-use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use reqwest::header::{ACCEPT, HeaderName};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use url::Url;
 
+use super::api::Api;
 use super::lost;
 use super::{Enroll, Enrollment, Forge, Package, Platform, Removal, Rerun, RerunOutcome, Runner, RunnerId, When, Which};
 use crate::error::{Class, Failure};
@@ -33,36 +34,30 @@ const DEFAULT_GROUP: u64 = 1;
 
 /// The API client for one repository, organisation or enterprise.
 pub struct GitHub {
-    http: Client,
+    api: Api,
     scope: Scope,
-    headers: HeaderMap,
-    retry: Retry,
 }
 
 impl GitHub {
     /// Reads the page's address; asks nothing yet.
     pub fn new(repo: &Url, token: &Secret) -> Result<Self> {
-        let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, http::authorization(&format!("Bearer {}", token.expose()))?);
-        headers.insert(ACCEPT, HeaderValue::from_static("application/vnd.github+json"));
-        headers.insert("x-github-api-version", HeaderValue::from_static(API_VERSION));
+        let version = HeaderName::from_static("x-github-api-version");
+        let headers = [(ACCEPT, "application/vnd.github+json"), (version, API_VERSION)];
         Ok(Self {
-            http: http::client()?,
+            api: Api::new(&format!("Bearer {}", token.expose()), &headers)?,
             scope: Scope::parse(repo)?,
-            headers,
-            retry: Retry::API,
         })
     }
 
     /// The same client with another patience.
     #[must_use]
-    pub fn with_retry(self, retry: Retry) -> Self {
-        Self { retry, ..self }
+    pub fn with_retry(mut self, retry: Retry) -> Self {
+        self.api.retry = retry;
+        self
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let url = format!("{}{path}", self.scope.api());
-        self.http.request(method, url).headers(self.headers.clone())
+        self.api.request(method, &format!("{}{path}", self.scope.api()))
     }
 
     /// Sends one request to a path below the API's base; what is refused with 4xx is the caller's to judge.
@@ -76,7 +71,7 @@ impl GitHub {
 
     /// The same below the repository's, organisation's or enterprise's own path.
     async fn own(&self, method: Method, path: &str, query: &[(&str, &str)], body: Option<&Value>) -> Result<Answer> {
-        self.call(method, &format!("{}{path}", self.scope.path()), query, body, &self.retry)
+        self.call(method, &format!("{}{path}", self.scope.path()), query, body, &self.api.retry)
             .await
     }
 
@@ -129,7 +124,7 @@ impl GitHub {
         let path = format!("{}/actions/runners/generate-jitconfig", self.scope.path());
         for _ in 0..lost::TRIES {
             let request = self.request(Method::POST, &path).json(&body);
-            let Some(answer) = lost::send_once(request, &self.retry).await? else {
+            let Some(answer) = lost::send_once(request, &self.api.retry).await? else {
                 self.forget(&enroll.name, &labels).await?;
                 continue;
             };
@@ -204,7 +199,7 @@ impl Forge for GitHub {
             Which::Named(name) => vec![("name", name)],
             Which::All | Which::Matching(..) => Vec::new(),
         };
-        let pages: Vec<Page> = self.pages(&path, &only, &self.retry, Permission::Runners).await?;
+        let pages: Vec<Page> = self.pages(&path, &only, &self.api.retry, Permission::Runners).await?;
         let mut found: Vec<_> = pages.into_iter().flat_map(|page| page.runners).map(Runner::from).collect();
         // Older servers do not know the parameter and send all of them.
         found.retain(|runner| !which.excludes(&runner.name));

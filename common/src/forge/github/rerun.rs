@@ -59,7 +59,7 @@ pub async fn rerun(github: &GitHub, request: &Rerun) -> Result<RerunOutcome> {
 }
 
 async fn request_again(github: &GitHub, request: &Rerun) -> Result<RerunOutcome> {
-    let retry = github.retry.within(request.budget);
+    let retry = github.api.retry.within(request.budget);
     let (actions, run, attempt) = match &request.job {
         // Job code can reach what tells us of jobs: it must not lead our token to runs that are none of ours.
         Interrupted::Known(job) => {

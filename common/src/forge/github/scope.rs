@@ -26,8 +26,7 @@ impl Scope {
     /// Reads a page's address: `https://HOST/OWNER/REPO`, `https://HOST/ORG` or `https://HOST/enterprises/NAME`.
     pub fn parse(page: &Url) -> Result<Self> {
         page::check(page)?;
-        let parts: Vec<&str> = page.path().split('/').filter(|part| !part.is_empty()).collect();
-        let kind = match parts.as_slice() {
+        let kind = match page::parts(page).as_slice() {
             ["enterprises", name] => Kind::Enterprise((*name).into()),
             [owner, repo] => Kind::Repository((*owner).into(), repo.strip_suffix(".git").unwrap_or(repo).into()),
             [organisation] => Kind::Organisation((*organisation).into()),
@@ -64,13 +63,9 @@ impl Scope {
             Kind::Organisation(name) => Some(name),
             Kind::Enterprise(_) => None,
         };
-        let plain = |part: &str| {
-            let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-            !matches!(part, "" | "." | "..") && part.chars().all(allowed)
-        };
         let (its_owner, repo) = named.split_once('/')?;
         let ours = owner.is_none_or(|owner| owner.eq_ignore_ascii_case(its_owner));
-        (ours && plain(its_owner) && plain(repo)).then(|| format!("/repos/{its_owner}/{repo}"))
+        (ours && page::is_plain(its_owner) && page::is_plain(repo)).then(|| format!("/repos/{its_owner}/{repo}"))
     }
 
     /// The same of our own repository, if it is one.

@@ -7,17 +7,17 @@ mod scope;
 
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
-use reqwest::header::{AUTHORIZATION, HeaderMap};
-use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::OnceCell;
 use url::Url;
 
+use super::api::Api;
 use super::{Enroll, Enrollment, Forge, Package, Platform, Removal, Rerun, RerunOutcome, Runner, RunnerId, When, Which};
 use super::{lost, page};
-use crate::http::{self, Answer, Retry};
+use crate::http::{Answer, Retry};
 use crate::secret::{self, Secret};
 use scope::{Kind, Scope};
 
@@ -42,11 +42,9 @@ pub struct RunnerConfig {
 /// The API client for one project, group or whole GitLab.
 #[derive(Clone)]
 pub struct GitLab {
-    http: Client,
+    api: Api,
     page: Url,
     scope: OnceCell<Scope>,
-    headers: HeaderMap,
-    retry: Retry,
 }
 
 impl GitLab {
@@ -54,19 +52,18 @@ impl GitLab {
     pub fn new(repo: &Url, token: &Secret) -> Result<Self> {
         page::check(repo)?;
         Ok(Self {
-            http: http::client()?,
+            // Not `PRIVATE-TOKEN`, which would go along when another host is redirected to.
+            api: Api::new(&format!("Bearer {}", token.expose()), &[])?,
             page: repo.clone(),
             scope: OnceCell::new(),
-            // Not `PRIVATE-TOKEN`, which would go along when another host is redirected to.
-            headers: HeaderMap::from_iter([(AUTHORIZATION, http::authorization(&format!("Bearer {}", token.expose()))?)]),
-            retry: Retry::API,
         })
     }
 
     /// The same client with another patience.
     #[must_use]
-    pub fn with_retry(self, retry: Retry) -> Self {
-        Self { retry, ..self }
+    pub fn with_retry(mut self, retry: Retry) -> Self {
+        self.api.retry = retry;
+        self
     }
 
     /// What the page is; the server is asked once.
@@ -74,24 +71,16 @@ impl GitLab {
         self.scope.get_or_try_init(|| scope::find(self)).await
     }
 
-    fn get(&self, url: Url) -> RequestBuilder {
-        self.http.get(url).headers(self.headers.clone())
-    }
-
-    async fn fetch(&self, request: RequestBuilder) -> Result<Answer> {
-        http::fetch(request, &self.retry).await
-    }
-
     /// A request to a path of the API.
     async fn request(&self, method: Method, path: &str) -> Result<RequestBuilder> {
         let url = self.scope().await?.api(path);
-        Ok(self.http.request(method, url).headers(self.headers.clone()))
+        Ok(self.api.request(method, &url))
     }
 
     /// Sends one; what is refused with 4xx is the caller's to judge.
     async fn call(&self, method: Method, path: &str) -> Result<Answer> {
         let request = self.request(method, path).await?;
-        self.fetch(request).await
+        self.api.fetch(request).await
     }
 
     fn refused(&self, answer: &Answer) -> anyhow::Error {
@@ -114,7 +103,7 @@ impl GitLab {
     async fn page(&self, path: &str, query: &[(&str, &str)], size: &str, number: &str) -> Result<Answer> {
         let request = self.request(Method::GET, path).await?;
         let request = request.query(query).query(&[("per_page", size), ("page", number)]);
-        let answer = self.fetch(request).await?;
+        let answer = self.api.fetch(request).await?;
         if answer.status == StatusCode::OK {
             return Ok(answer);
         }
@@ -164,7 +153,7 @@ impl GitLab {
             Kind::Instance => {}
         }
         set("runner_type", json!(scope.runner_type()));
-        let made = lost::send_once(self.request(Method::POST, "/user/runners").await?.json(&body), &self.retry).await?;
+        let made = lost::send_once(self.request(Method::POST, "/user/runners").await?.json(&body), &self.api.retry).await?;
         match (made, scope.registration_token()) {
             // The way of GitLab 15.10 and older. Source: <https://docs.gitlab.com/ci/runners/new_creation_workflow/>
             (Some(answer), Some(path)) if answer.status == StatusCode::NOT_FOUND => {
@@ -178,7 +167,7 @@ impl GitLab {
                 if let Some(fields) = body.as_object_mut() {
                     fields.insert("token".into(), json!(token.expose()));
                 }
-                lost::send_once(self.request(Method::POST, "/runners").await?.json(&body), &self.retry).await
+                lost::send_once(self.request(Method::POST, "/runners").await?.json(&body), &self.api.retry).await
             }
             (made, _) => Ok(made),
         }

@@ -46,7 +46,7 @@ pub async fn has_job(gitlab: &GitLab, id: &RunnerId) -> Result<Option<bool>> {
 
 async fn pause(gitlab: &GitLab, id: &RunnerId, paused: bool) -> Result<Answer> {
     let request = gitlab.request(Method::PUT, &format!("/runners/{id}")).await?;
-    gitlab.fetch(request.json(&json!({ "paused": paused }))).await
+    gitlab.api.fetch(request.json(&json!({ "paused": paused }))).await
 }
 
 /// Whatever its runner does.

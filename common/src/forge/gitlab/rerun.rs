@@ -156,7 +156,7 @@ impl Conversation<'_> {
         let path = format!("{}/jobs/{}/retry", self.project, job.id);
         for _ in 0..lost::TRIES {
             let request = self.gitlab.request(Method::POST, &path).await?;
-            let answer = lost::send_once(request, &self.gitlab.retry).await?;
+            let answer = lost::send_once(request, &self.gitlab.api.retry).await?;
             if answer.as_ref().is_some_and(|answer| answer.status == StatusCode::CREATED) {
                 return Ok(());
             }

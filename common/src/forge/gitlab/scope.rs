@@ -3,10 +3,9 @@
 
 use std::fmt;
 
-use anyhow::{Context as _, Result};
-use reqwest::StatusCode;
+use anyhow::Result;
+use reqwest::{Method, StatusCode};
 use serde::Deserialize;
-use url::Url;
 
 use super::GitLab;
 use crate::error::{Class, Failure};
@@ -113,7 +112,7 @@ fn encoded(path: &str) -> String {
 pub async fn find(gitlab: &GitLab) -> Result<Scope> {
     let page = &gitlab.page;
     let mut barred = None;
-    let parts: Vec<&str> = page.path().split('/').filter(|part| !part.is_empty()).collect();
+    let parts = page::parts(page);
     for cut in 0..=parts.len().min(MAX_PREFIX) {
         let (prefix, path) = parts.split_at(cut);
         let mut server = page.origin().ascii_serialization();
@@ -159,8 +158,8 @@ async fn below(gitlab: &GitLab, server: &str, path: &str, barred: &mut Option<an
 
 /// Asks for one thing; `None` where there is no such thing, or no GitLab: some answer what they do not know with a page for people.
 async fn ask<T: for<'a> Deserialize<'a>>(gitlab: &GitLab, address: &str, barred: &mut Option<anyhow::Error>) -> Result<Option<T>> {
-    let url: Url = address.parse().context("building the address")?;
-    let answer = gitlab.fetch(gitlab.get(url)).await?;
+    let request = gitlab.api.request(Method::GET, address);
+    let answer = gitlab.api.fetch(request).await?;
     if !matches!(answer.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         return Ok(answer.json().ok());
     }

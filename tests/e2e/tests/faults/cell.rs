@@ -305,7 +305,7 @@ impl Held {
     fn inside(&self, script: &str) {
         let agent = self.scene.world.ec2.agent_pid(&self.id).expect("the agent runs");
         let status = Command::new("nsenter")
-            .args(["--mount", "--root", "--wd=/", "--target", &agent.to_string(), "sh", "-c", script])
+            .args(["--mount", "--root", "--wd", "--target", &agent.to_string(), "sh", "-c", script])
             .status();
         assert!(status.unwrap().success());
     }

@@ -21,5 +21,5 @@ pub(crate) use forge::{Forge, Rules};
 pub(crate) use front::Asked;
 pub(crate) use page::Page;
 pub(crate) use runners::Registration;
-pub(crate) use server::{Setup, lock};
+pub(crate) use server::Setup;
 pub(crate) use state::{Job, Run, State, Status, conclusion};

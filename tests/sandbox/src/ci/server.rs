@@ -1,8 +1,7 @@
 //! A forge as a server on loopback: what happens in it, by itself and by request.
 
-use std::fs::OpenOptions;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -18,6 +17,7 @@ use super::run::{Message, RunId, RunView, RunnerView, Workflow};
 use super::state::State;
 use crate::events::{Events, Source};
 use crate::faults::Faults;
+use crate::shared::{appending, lock};
 
 /// How often the service looks for runners that have gone and locks that have ended.
 const TICK: Duration = Duration::from_millis(50);
@@ -67,22 +67,10 @@ struct Inner<F: Rules> {
     tasks: Mutex<JoinSet<()>>,
 }
 
-/// Locks, whoever has panicked meanwhile.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl<F: Forge> Server<F> {
     /// Starts one on a free port.
     pub(crate) async fn open(own: F, setup: Setup, app: Router<Self>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("listening")?;
-        let open = |path: &PathBuf| {
-            OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(path)
-                .with_context(|| format!("opening {}", path.display()))
-        };
         let server = Self(Arc::new(Inner {
             url: format!("http://{}{}", listener.local_addr()?, setup.root),
             state: Mutex::new(State::new(setup.lock_expiry)),
@@ -91,7 +79,7 @@ impl<F: Forge> Server<F> {
             faults: Faults::default(),
             changed: Notify::new(),
             log: Mutex::default(),
-            record: setup.record.as_ref().map(open).transpose()?.map(Mutex::new),
+            record: setup.record.as_deref().map(appending).transpose()?,
             hosted_env: Mutex::default(),
             tasks: Mutex::new(JoinSet::new()),
         }));

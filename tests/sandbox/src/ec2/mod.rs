@@ -9,10 +9,9 @@ mod refusal;
 mod run;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::OpenOptions;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
@@ -24,6 +23,7 @@ use crate::events::{Events, Source};
 use crate::faults::Faults;
 use crate::imds::Metadata;
 use crate::instance::{self, Isolation};
+use crate::shared::{appending, lock};
 
 pub use answers::error;
 
@@ -136,22 +136,11 @@ pub struct InstanceView {
     pub launched: SystemTime,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Ec2 {
     /// Starts one on a free port.
     pub async fn start(events: Events, options: Options) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("listening")?;
-        let open = |path: &PathBuf| {
-            OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(path)
-                .with_context(|| format!("opening {}", path.display()))
-        };
-        let record = options.record.as_ref().map(open).transpose()?.map(Mutex::new);
+        let record = options.record.as_deref().map(appending).transpose()?;
         let ec2 = Self(Arc::new(Inner {
             address: listener.local_addr()?,
             options,

@@ -19,8 +19,9 @@ use std::time::Duration;
 use anyhow::Result;
 use axum::body::Bytes;
 
-use crate::ci::{Checksum, Forge as _, Server, Setup, State, lock};
+use crate::ci::{Checksum, Forge as _, Server, Setup, State};
 use crate::events::Events;
+use crate::shared::lock;
 use crate::standin;
 use front::PREFIX;
 pub use hosted::environment;

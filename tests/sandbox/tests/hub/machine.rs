@@ -1,15 +1,15 @@
 //! A directory with the unpacked runner in it, and the runner as a process.
 
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Output;
 
 use sandbox::github::GitHub;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use super::Hub;
 pub use super::process::Runner;
+use super::{Hub, process};
 
 /// The program that is supervised, below the runner's root.
 pub const LISTENER: &str = "bin/Runner.Listener";
@@ -60,18 +60,8 @@ impl Machine {
     }
 
     pub fn command(&self, program: &str, args: &[&str]) -> Command {
-        let mut command = Command::new(self.root().join(program));
-        command
-            .args(args)
-            .current_dir(self.root())
-            .env_clear()
-            .env("RUNNER_ALLOW_RUNASROOT", "1");
-        command.env("PATH", std::env::var_os("PATH").unwrap()).env("HOME", self.dir.path());
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
+        let mut command = process::program(self.root().join(program), args, self.dir.path());
+        command.current_dir(self.root()).env("RUNNER_ALLOW_RUNASROOT", "1");
         command
     }
 

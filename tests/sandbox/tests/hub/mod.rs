@@ -84,9 +84,7 @@ impl Hub {
     /// Waits for the end of a run; returns its conclusion.
     pub async fn conclusion(&self, run: RunId) -> String {
         let view = self.github.wait_run(run, PATIENCE).await;
-        view.unwrap_or_else(|| panic!("the run did not end:\n{}", self.timeline()))
-            .conclusion
-            .unwrap()
+        process::conclusion(&self.events, view)
     }
 
     /// Waits for an event of this kind about this subject.

@@ -1,11 +1,14 @@
 //! What the tests of every forge's server and runner share: jobs, events, and processes that are watched.
 #![allow(clippy::unwrap_used, clippy::expect_used, dead_code)]
 
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
-use sandbox::ci::JobSpec;
+use sandbox::ci::{JobSpec, RunView};
 use sandbox::events::{Event, Events};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
@@ -19,6 +22,12 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub async fn event(events: &Events, what: &str, subject: &str) -> Event {
     let found = events.wait(PATIENCE, |event| event.what == what && event.subject == subject).await;
     found.unwrap_or_else(|| panic!("`{what} {subject}` did not happen:\n{}", timeline(events)))
+}
+
+/// How a run ended that was waited for.
+pub fn conclusion(events: &Events, run: Option<RunView>) -> String {
+    let run = run.unwrap_or_else(|| panic!("the run did not end:\n{}", timeline(events)));
+    run.conclusion.unwrap()
 }
 
 /// All that happened.
@@ -70,6 +79,16 @@ pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
 /// Waits for the end of a process.
 pub async fn gone(pid: &str) {
     until("the process is gone", || !alive(pid)).await;
+}
+
+/// A program with nothing of our environment but the path, whose output is read.
+pub fn program(path: impl AsRef<OsStr>, args: &[&str], home: &Path) -> Command {
+    let mut command = Command::new(path);
+    command.args(args).env_clear().env("HOME", home);
+    command.env("PATH", std::env::var_os("PATH").unwrap());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.kill_on_drop(true);
+    command
 }
 
 /// A runner that runs, in a process group of its own.
