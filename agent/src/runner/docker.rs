@@ -16,6 +16,18 @@ const GPU: &str = "/dev/nvidiactl";
 /// What lets containers use it.
 const TOOLKIT: &str = "nvidia-container-runtime";
 
+/// What jobs run in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The machine itself.
+    Shell,
+    /// Containers.
+    Containers {
+        /// Whether they can use the machine's GPUs.
+        gpus: bool,
+    },
+}
+
 /// The Docker of this machine.
 #[derive(Debug, Clone)]
 pub struct Docker {
@@ -34,12 +46,11 @@ impl Docker {
         Self { host: host.into() }
     }
 
-    /// Whether jobs run in its containers. To be asked when the start-up script, which may install Docker, has run.
-    pub fn is_wanted(&self, executor: Executor) -> Result<bool> {
+    /// Where jobs run. To be asked when the start-up script, which may install Docker, has run.
+    pub fn place(&self, executor: Executor) -> Result<Place> {
         match executor {
-            Executor::Shell => Ok(false),
-            Executor::Auto => Ok(self.answers()),
-            Executor::Docker if self.answers() => Ok(true),
+            Executor::Auto | Executor::Docker if self.answers() => Ok(Place::Containers { gpus: has_gpu() }),
+            Executor::Auto | Executor::Shell => Ok(Place::Shell),
             Executor::Docker => Err(Failure::new(Class::NotOnline, "no Docker answers on this machine")
                 .hint("install it in the image or in --cloud-startup-script, or run jobs in a shell with --executor=shell")
                 .into()),
@@ -57,6 +68,6 @@ impl Docker {
 }
 
 /// Whether containers can use a GPU of this machine.
-pub fn has_gpu() -> bool {
+fn has_gpu() -> bool {
     Path::new(GPU).exists() && supervise::find_program(TOOLKIT).is_some()
 }

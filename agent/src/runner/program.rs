@@ -160,6 +160,9 @@ impl Program {
     async fn download(&self, forge: &dyn Forge, replace: bool) -> Result<()> {
         let Package { source, version } = self.release.find(&self.options, forge, Platform::current()).await?;
         tracing::info!("downloading the runner {}", version.as_deref().unwrap_or_default());
+        if source.sha256.is_none() {
+            tracing::warn!("nobody tells the runner's checksum: it is not checked, unless --runner-sha256 gives it");
+        }
         let budget = self.options.provisioning_timeout.duration().unwrap_or(DOWNLOAD);
         let destination = Destination {
             dir: &self.dir,

@@ -135,11 +135,7 @@ async fn published(download: &Url, list: &str) -> Result<Option<String>> {
         .await
         .context("reading the runner's checksum")?;
     if answer.status != StatusCode::OK {
-        tracing::warn!(
-            "{} does not tell the runner's checksum ({}): it is not checked",
-            shown(&list),
-            answer.status
-        );
+        tracing::info!("{} does not tell the runner's checksum ({})", shown(&list), answer.status);
         return Ok(None);
     }
     let text = String::from_utf8_lossy(&answer.body);

@@ -51,6 +51,14 @@ pub fn open(kind: ForgeKind, repo: &Url, token: &Secret) -> Result<Box<dyn Forge
     }
 }
 
+/// Whether a forge gives a configuration for one job, with which nothing else can be done.
+pub const fn has_single_use(kind: ForgeKind) -> bool {
+    match kind {
+        ForgeKind::GitHub => true,
+        ForgeKind::GitLab | ForgeKind::Bitbucket => false,
+    }
+}
+
 /// Refuses labels that a forge does not take, before a machine is made for them.
 pub fn check_labels(kind: ForgeKind, labels: &[String]) -> Result<()> {
     match kind {

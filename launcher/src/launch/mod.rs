@@ -15,7 +15,7 @@ use anyhow::{Context as _, Result};
 use common::error::{Class, Failure, Report};
 use common::forge::{self, Enroll, Enrollment, Forge, Runner, RunnerId};
 use common::secret::Secret;
-use common::spec::{Credential, ForgeKind};
+use common::spec::Credential;
 use jiff::Timestamp;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -173,7 +173,7 @@ impl Launch<'_> {
     /// Whether the machine gets a configuration for one job only, with which nothing else can be done.
     fn is_single_use(&self) -> bool {
         let options = &self.request.options.runner;
-        options.single && options.no_retry && self.request.forge == ForgeKind::GitHub
+        options.single && options.no_retry && forge::has_single_use(self.request.forge)
     }
 
     async fn credential(&self, made: &mut Made) -> Result<Credential> {

@@ -29,7 +29,7 @@ enum Command {
     Run(Rehearsal),
     /// Two launches from beginning to end: one lives its whole life, one loses its spot machine in the middle of a job
     Demo {
-        /// The world's forge: github or gitlab
+        /// The world's forge: github, gitlab or bitbucket
         #[arg(long, value_name = "FORGE", default_value = "github", value_parser = forge)]
         forge: Kind,
     },
@@ -38,7 +38,7 @@ enum Command {
 /// What is rehearsed, and what goes wrong meanwhile.
 #[derive(Args)]
 struct Rehearsal {
-    /// The world's forge: github or gitlab
+    /// The world's forge: github, gitlab or bitbucket
     #[arg(long, value_name = "FORGE", default_value = "github", value_parser = forge)]
     forge: Kind,
 

@@ -13,10 +13,9 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use async_trait::async_trait;
-use common::error::{Class, Failure};
 use common::forge::bitbucket::{RUNNER_URL, RunnerConfig};
 use common::forge::{Enrollment, Forge, Platform};
-use common::spec::{Executor, RunnerSpec};
+use common::spec::RunnerSpec;
 use url::Url;
 
 use super::program::Program;
@@ -63,12 +62,6 @@ pub struct Bitbucket {
 impl Bitbucket {
     /// Nothing is done yet.
     pub fn new(spec: &RunnerSpec, state_dir: &Path, user: Option<User>, forge: Arc<dyn Forge>) -> Result<Self> {
-        if spec.options.executor == Executor::Docker {
-            let failure = Failure::new(Class::Usage, "the runner of Bitbucket in containers is not supported yet");
-            return Err(failure
-                .hint("leave out --executor: steps run in a shell (`runs-on: [self.hosted, linux.shell, …]`)")
-                .into());
-        }
         Ok(Self {
             repository: spec.repo.path().trim_matches('/').to_owned(),
             java: java::places(),

@@ -5,15 +5,15 @@ use common::forge::gitlab::RunnerConfig;
 use common::spec::RunnerOptions;
 use serde_json::Value;
 
-use crate::runner::docker;
+use crate::runner::docker::Place;
 use crate::runner::program::Program;
 
 /// Its name in the runner's directory.
 const NAME: &str = "config.toml";
 
 /// Writes it, for whom the runner runs as; returns its path. A job in a shell is the same user and can read it; one in a container cannot.
-pub fn write(program: &Program, name: &str, options: &RunnerOptions, runner: &RunnerConfig, in_docker: bool) -> Result<String> {
-    let text = text(program, name, options, runner, in_docker);
+pub fn write(program: &Program, name: &str, options: &RunnerOptions, runner: &RunnerConfig, place: Place) -> Result<String> {
+    let text = text(program, name, options, runner, place);
     let path = program.write_private(NAME, &text)?;
     Ok(path.display().to_string())
 }
@@ -23,7 +23,7 @@ fn toml(value: impl Into<Value>) -> String {
     value.into().to_string().replace('\u{7f}', "\\u007f")
 }
 
-fn text(program: &Program, name: &str, options: &RunnerOptions, runner: &RunnerConfig, in_docker: bool) -> String {
+fn text(program: &Program, name: &str, options: &RunnerOptions, runner: &RunnerConfig, place: Place) -> String {
     let dir = |name: &str| toml(program.dir.join(name).display().to_string());
     let mut lines = vec![
         "concurrent = 1".to_owned(),
@@ -32,12 +32,12 @@ fn text(program: &Program, name: &str, options: &RunnerOptions, runner: &RunnerC
         format!("url = {}", toml(runner.server.as_str())),
         format!("token = {}", toml(runner.token.expose())),
     ];
-    if in_docker {
+    if let Place::Containers { gpus } = place {
         lines.push("executor = \"docker\"".into());
         lines.push("[runners.docker]".into());
         lines.push(format!("image = {}", toml(options.docker_image.as_str())));
         lines.push(format!("volumes = {}", toml(options.docker_volumes.as_slice())));
-        if docker::has_gpu() {
+        if gpus {
             lines.push("gpus = \"all\"".into());
         }
     } else {

@@ -16,7 +16,7 @@ use common::forge::{Enrollment, Forge, Platform};
 use common::spec::{RunnerOptions, RunnerSpec};
 use url::Url;
 
-use super::docker::Docker;
+use super::docker::{Docker, Place};
 use super::program::Program;
 use super::release::Release;
 use super::{Exit, Hook, Line, Ready, Runner};
@@ -76,7 +76,7 @@ impl GitLab {
 impl Runner for GitLab {
     async fn install(&self) -> Result<()> {
         self.program.make_ready(self.forge.as_ref()).await?;
-        if !self.docker.is_wanted(self.options.executor)? && supervise::find_program("git").is_none() {
+        if self.docker.place(self.options.executor)? == Place::Shell && supervise::find_program("git").is_none() {
             tracing::warn!("git is not installed: jobs cannot fetch their project; install it in the image or in --cloud-startup-script");
         }
         Ok(())
@@ -87,9 +87,14 @@ impl Runner for GitLab {
             bail!("GitLab gave a registration token where a registration was asked for");
         };
         let config: RunnerConfig = serde_json::from_str(config.expose()).context("reading the registration")?;
-        let in_docker = self.docker.is_wanted(self.options.executor)?;
-        tracing::info!("jobs run in {}", if in_docker { "containers" } else { "a shell" });
-        let path = config::write(&self.program, &self.name, &self.options, &config, in_docker)?;
+        let place = self.docker.place(self.options.executor)?;
+        let words = match place {
+            Place::Shell => "a shell",
+            Place::Containers { gpus: false } => "containers",
+            Place::Containers { gpus: true } => "containers, with all GPUs",
+        };
+        tracing::info!("jobs run in {words}");
+        let path = config::write(&self.program, &self.name, &self.options, &config, place)?;
         // Not as a variable: jobs in a shell inherit the runner's environment.
         let mut args = vec!["--log-format", "json", "run-single", "--config", &path, "--runner", &self.name];
         if self.options.single {

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::{RUNNER, gitlab, nowhere, served, spec};
-use crate::runner::docker::Docker;
+use crate::runner::docker::{Docker, Place};
 use crate::runner::fixtures::options;
 use crate::runner::gitlab::{GitLab, RELEASE, config};
 use crate::runner::program::Program;
@@ -181,20 +181,21 @@ async fn a_registration_token_is_not_what_it_was_asked_for() {
 
 proptest! {
     #[test]
-    fn whatever_the_user_gives_is_kept_as_data(name in any::<String>(), image in any::<String>(), volumes: Vec<String>, token in "[ -~]+") {
+    fn whatever_the_user_gives_is_kept_as_data(name in any::<String>(), image in any::<String>(), volumes: Vec<String>, gpus: bool, token in "[ -~]+") {
         let dir = TempDir::new().unwrap();
         let spec = spec();
         let program = Program::new(&spec, dir.path(), None, &RELEASE).unwrap();
         fs::create_dir_all(&program.dir).unwrap();
         let options = RunnerOptions { docker_image: image.clone(), docker_volumes: volumes.clone(), ..options() };
         let runner = RunnerConfig { server: "https://h".into(), token: Secret::new(token.clone()) };
-        let path = config::write(&program, &name, &options, &runner, true).unwrap();
+        let path = config::write(&program, &name, &options, &runner, Place::Containers { gpus }).unwrap();
         let config: toml::Table = fs::read_to_string(path).unwrap().parse().unwrap();
         let runner = only(&config);
         prop_assert_eq!(runner["name"].as_str(), Some(name.as_str()));
         prop_assert_eq!(runner["token"].as_str(), Some(token.as_str()));
         let docker = runner["docker"].as_table().unwrap();
         prop_assert_eq!(docker["image"].as_str(), Some(image.as_str()));
+        prop_assert_eq!(docker.get("gpus").and_then(toml::Value::as_str), gpus.then_some("all"));
         let kept: Vec<_> = docker["volumes"].as_array().unwrap().iter().map(|one| one.as_str().unwrap().to_owned()).collect();
         prop_assert_eq!(kept, volumes);
     }
