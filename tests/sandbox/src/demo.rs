@@ -153,13 +153,19 @@ async fn lost_machine(forge: Kind) -> Result<bool> {
     let timeline = follow(&scene.world, Place::Stdout);
     let gate = scene.world.dir().join("second-machine");
     let launch = "cml runner --cloud=aws --cloud-spot --labels=gpu --idle-timeout=2s --provisioning-timeout=60s";
-    let script = format!("while [ ! -e '{}' ]; do sleep 0.1; done; echo trained", gate.display());
+    let script = format!(
+        "echo training; while [ ! -e '{}' ]; do sleep 0.1; done; echo trained",
+        gate.display()
+    );
     let run = scene.start(launch, &script);
     scene
         .step("a spot machine was launched", |event, _| event.what == "instance-launched")
         .await;
     scene
-        .step("its job began", |event, _| event.what == "job-started" && event.subject == "train")
+        // Its own first word: a job that was only assigned ends in other ways.
+        .step("its job began", |event, _| {
+            event.what == "job-output" && event.subject == "train" && event.detail == "training"
+        })
         .await;
     if let Some(first) = scene.world.ec2.instances().first() {
         scene.world.ec2.spot_notice(&first.id, NOTICE);

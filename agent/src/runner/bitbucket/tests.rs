@@ -12,7 +12,7 @@ use common::forge::bitbucket::RunnerConfig;
 use common::forge::{self, Enrollment};
 use common::log::Level;
 use common::secret::Secret;
-use common::spec::{Credential, Executor, ForgeKind, RunnerOptions, RunnerSpec, SPEC_VERSION};
+use common::spec::{Credential, ForgeKind, RunnerOptions, RunnerSpec, SPEC_VERSION};
 use tar::EntryType;
 use tempfile::TempDir;
 
@@ -191,15 +191,6 @@ async fn as_a_job_user_it_owns_its_secret() {
     assert_eq!(ready.command.user.unwrap().uid, 61_238);
     let found = fs::metadata(dir.path().join("runner").join(arguments::NAME)).unwrap();
     assert_eq!((found.uid(), found.mode() & 0o777), (61_238, 0o600));
-}
-
-#[test]
-fn containers_are_refused_as_long_as_there_are_none() {
-    let dir = TempDir::new().unwrap();
-    let mut spec = spec();
-    spec.options.executor = Executor::Docker;
-    let error = open(&spec, dir.path(), None).err().unwrap();
-    assert_eq!(Report(&error).class(), Class::Usage);
 }
 
 #[test]
