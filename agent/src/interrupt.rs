@@ -5,8 +5,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use common::spec::Script;
 
-use crate::runner::CommandLine;
 use crate::script;
+use crate::supervise::CommandLine;
 
 /// What the runner is told in its environment is none of the script's business.
 const RUNNERS_OWN: &str = "ACTIONS_";

@@ -8,8 +8,8 @@ use common::error::{Class, Failure};
 use common::spec::Script;
 
 use crate::console::Console;
-use crate::runner::CommandLine;
 use crate::script;
+use crate::supervise::CommandLine;
 
 /// How many of its last lines an error shows.
 const LAST_LINES: usize = 5;

@@ -10,8 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use common::spec::Script;
 
-use crate::runner::CommandLine;
-use crate::supervise;
+use crate::supervise::{self, CommandLine};
 use crate::user::User;
 
 /// A script may hold secrets.

@@ -12,7 +12,7 @@ mod release;
 mod stamp;
 
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitStatus;
 use std::sync::Arc;
 
@@ -21,6 +21,7 @@ use async_trait::async_trait;
 use common::forge::{Enrollment, Forge, Job, RunnerId};
 use common::spec::{ForgeKind, RunnerSpec};
 
+use crate::supervise::CommandLine;
 use crate::user::User;
 
 /// One per forge. It knows the program; it never decides.
@@ -70,34 +71,6 @@ pub struct Ready {
     pub id: RunnerId,
     /// What to run, in the foreground.
     pub command: CommandLine,
-}
-
-/// A program to supervise. Its environment is built from nothing: the allow-list plus `env`.
-#[derive(Debug, Clone, Default)]
-pub struct CommandLine {
-    /// The program.
-    pub program: PathBuf,
-    /// Its arguments; never a secret.
-    pub args: Vec<String>,
-    /// Its working directory.
-    pub dir: PathBuf,
-    /// Its whole environment.
-    pub env: Vec<(String, String)>,
-    /// The unprivileged user that it runs as; none: as the agent itself.
-    pub user: Option<User>,
-    /// Whether other programs of that user are none of its own.
-    pub shares_user: bool,
-}
-
-impl CommandLine {
-    /// Whether it runs as root.
-    pub fn is_root(&self) -> bool {
-        let uid = self
-            .user
-            .as_ref()
-            .map_or_else(|| nix::unistd::Uid::effective().as_raw(), |user| user.uid);
-        uid == 0
-    }
 }
 
 /// What a line of the runner's output says.

@@ -11,10 +11,10 @@ use common::forge::{Forge, Platform};
 use common::spec::{RunnerOptions, RunnerSpec};
 use nix::fcntl::OFlag;
 
+use super::environment;
 use super::release::{self, Package, Present, Release};
-use super::{CommandLine, environment};
 use crate::archive::{self, Destination};
-use crate::supervise;
+use crate::supervise::{self, CommandLine};
 use crate::user::{self, User};
 
 /// What we installed: two lines, the version and the `--runner-url`; either may be empty.

@@ -1,5 +1,6 @@
 //! A program under supervision: in its own process group, its output as whole lines, stopped with grace; nothing of it survives a stop.
 
+mod command;
 mod family;
 mod lines;
 mod oom;
@@ -21,8 +22,8 @@ use tokio::process::{ChildStderr, ChildStdout};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::runner::CommandLine;
 use crate::user::User;
+pub use command::CommandLine;
 use family::Family;
 use lines::Lines;
 pub use oom::protect;

@@ -7,8 +7,7 @@ use anyhow::Result;
 use tokio::time::timeout;
 
 use super::family::Family;
-use super::{Child, Output};
-use crate::runner::CommandLine;
+use super::{Child, CommandLine, Output};
 
 /// Runs a program to its end and passes on each line; returns how it ended, or none if the budget ended it. Daemons that it started
 /// survive its success; after a failure, past the budget, and if this is given up, nothing of it survives.

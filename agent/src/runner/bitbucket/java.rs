@@ -6,9 +6,8 @@ use std::time::Duration;
 use anyhow::Result;
 use common::error::{Class, Failure};
 
-use crate::runner::CommandLine;
 use crate::runner::program::Program;
-use crate::supervise;
+use crate::supervise::{self, CommandLine};
 
 /// The oldest that will do. Source: <https://support.atlassian.com/bitbucket-cloud/docs/set-up-runners-for-linux-shell/>
 const OLDEST: u32 = 11;

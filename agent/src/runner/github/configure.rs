@@ -10,8 +10,8 @@ use common::secret::Secret;
 use serde::Deserialize;
 
 use super::{GitHub, LISTENER, UPDATED};
-use crate::runner::{CommandLine, Ready, program};
-use crate::supervise;
+use crate::runner::{Ready, program};
+use crate::supervise::{self, CommandLine};
 
 /// How long config.sh may take: a few requests, on a slow machine.
 const BUDGET: Duration = Duration::from_mins(3);

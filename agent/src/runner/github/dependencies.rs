@@ -4,8 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::runner::CommandLine;
-use crate::supervise;
+use crate::supervise::{self, CommandLine};
 
 /// The runner's own script for it.
 const SCRIPT: &str = "bin/installdependencies.sh";

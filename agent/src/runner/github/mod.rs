@@ -21,8 +21,9 @@ use url::Url;
 
 use super::program::Program;
 use super::release::{self, Release};
-use super::{CommandLine, Exit, Hook, Line, Ready, Runner};
+use super::{Exit, Hook, Line, Ready, Runner};
 use crate::archive::Form;
+use crate::supervise::CommandLine;
 use crate::user::User;
 use hooks::Hooks;
 
