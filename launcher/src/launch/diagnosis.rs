@@ -71,11 +71,17 @@ impl Diagnosis {
         match phase.state {
             State::Begin => format!("phase `{name}` had begun"),
             State::Ok => format!("phase `{name}` was done"),
-            State::Fail => format!("phase `{name}` failed: {}", escape(&phase.detail)),
+            State::Fail => format!("phase `{name}` failed: {}", escape(parts(&phase.detail).0)),
         }
     }
 
-    fn hint(&self) -> &'static str {
+    /// The agent's own, where it has one: it knows what went wrong.
+    fn hint(&self) -> String {
+        let own = self.phase.as_ref().and_then(|phase| parts(&phase.detail).1);
+        own.map_or_else(|| self.usual_hint().to_owned(), escape)
+    }
+
+    fn usual_hint(&self) -> &'static str {
         match self.phase.as_ref().map(|phase| phase.name.as_str()) {
             None | Some("boot") => {
                 "the machine did not get as far as the agent: is the image one with cloud-init, and the machine large enough to boot in time?"
@@ -93,6 +99,12 @@ impl Diagnosis {
             Some(_) => "the runner was started; its own log lines are in the console's lines",
         }
     }
+}
+
+/// The agent's words for a failure, `WHAT (hint: WHAT TO DO)`, apart.
+fn parts(detail: &str) -> (&str, Option<&str>) {
+    let hinted = detail.strip_suffix(')').and_then(|text| text.rsplit_once(" (hint: "));
+    hinted.map_or((detail, None), |(what, hint)| (what, Some(hint)))
 }
 
 /// The error of a launch that used up its time.
@@ -143,6 +155,23 @@ mod tests {
         hints.dedup();
         assert_eq!(hints.len(), count);
         assert_eq!(Diagnosis::read("", &[]).stage(), "its console tells of no phase");
+    }
+
+    #[test]
+    fn the_agents_own_hint_is_better_than_that_of_the_phase() {
+        let failed = |detail: &str| {
+            let console = format!("cml-phase name=install-runner state=fail after=1 detail={detail}");
+            let diagnosis = Diagnosis::read(&console, &[]);
+            (diagnosis.stage(), diagnosis.hint())
+        };
+        let (stage, hint) = failed("no Docker answers (hint: install it (or not))");
+        assert_eq!(stage, "phase `install-runner` failed: no Docker answers");
+        assert_eq!(hint, "install it (or not)");
+        let (stage, hint) = failed("cut off (hint: inst");
+        assert!(
+            stage.ends_with("cut off (hint: inst") && hint.contains("--runner-url"),
+            "{stage} {hint}"
+        );
     }
 
     #[test]
