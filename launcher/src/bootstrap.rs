@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use common::error::{Class, Failure};
+use common::spec::CloudKind;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
@@ -16,10 +17,23 @@ const SCRIPT: &str = include_str!("bootstrap.sh");
 /// The unit that runs the agent where systemd does.
 const UNIT: &str = include_str!("../../agent/systemd/cml-agent.service");
 
-/// EC2 takes user data of at most this many bytes, before base64 ([limit]); cloud-init unpacks gzip.
+/// How many bytes of start-up data a cloud takes, before base64. Those with cloud-init, which unpacks it, take it as gzip.
 ///
-/// [limit]: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-add-user-data.html
-pub const MAX_BYTES: usize = 16 * 1024;
+/// [EC2], [Azure], [Google Cloud], [Kubernetes]
+///
+/// [EC2]: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-add-user-data.html
+/// [Azure]: https://learn.microsoft.com/en-us/azure/virtual-machines/custom-data
+/// [Google Cloud]: https://docs.cloud.google.com/compute/docs/metadata/setting-custom-metadata#limitations
+/// [Kubernetes]: https://kubernetes.io/docs/concepts/configuration/secret/#restriction-data-size
+const fn limit(cloud: CloudKind) -> usize {
+    match cloud {
+        CloudKind::Aws => 16 << 10,
+        CloudKind::Azure => 64 << 10,
+        CloudKind::Gcp => 256 << 10,
+        // A little is left for the rest of the object.
+        CloudKind::Kubernetes => 1000 << 10,
+    }
+}
 
 /// The values of one launch. It holds the credential, and so has no `Debug`.
 #[derive(Clone)]
@@ -96,16 +110,17 @@ fn quote(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
 }
 
-/// Compresses start-up data, which is refused if it is too large. `own_scripts` is the length of the user's own, to name it.
-pub fn pack(rendered: &str, own_scripts: usize) -> Result<Vec<u8>> {
-    let packed = gzip(rendered.as_bytes())?;
-    if packed.len() <= MAX_BYTES {
-        return Ok(packed);
+/// Refuses start-up data that the cloud would. `own_scripts` is the length of the user's own, to name it.
+pub fn check(cloud: CloudKind, rendered: &str, own_scripts: usize) -> Result<()> {
+    let packed = match cloud {
+        CloudKind::Aws | CloudKind::Azure => gzip(rendered.as_bytes())?.len(),
+        CloudKind::Gcp | CloudKind::Kubernetes => rendered.len(),
+    };
+    let limit = limit(cloud);
+    if packed <= limit {
+        return Ok(());
     }
-    let message = format!(
-        "the start-up data has {} bytes after compression, of which a cloud takes {MAX_BYTES}",
-        packed.len()
-    );
+    let message = format!("the start-up data has {packed} bytes as it is sent, of which {cloud} takes {limit}");
     let hint = if own_scripts > 0 {
         format!("`--cloud-startup-script` and `--on-interrupt` have {own_scripts} bytes of it: let a short one download the rest")
     } else {

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use common::error::{Class, Report};
+use common::spec::CloudKind::{Aws, Gcp};
 use proptest::prelude::*;
 
-use super::{Bootstrap, Login, MAX_BYTES, SCRIPT, UNIT, pack, placeholder, quote};
+use super::{Bootstrap, Login, SCRIPT, UNIT, check, gzip, limit, placeholder, quote};
 
 pub mod machine;
 
@@ -59,8 +60,8 @@ fn every_value_that_the_script_names_is_known() {
 
 #[test]
 fn it_fits_with_room_for_a_script_of_the_user() {
-    let packed = pack(&bootstrap().render(), 0).unwrap();
-    assert!(packed.len() < MAX_BYTES / 2, "{} bytes", packed.len());
+    let packed = gzip(bootstrap().render().as_bytes()).unwrap();
+    assert!(packed.len() < limit(Aws) / 2, "{} bytes", packed.len());
 }
 
 #[test]
@@ -70,15 +71,16 @@ fn what_is_too_large_is_named() {
         spec: std::iter::repeat_with(|| random.alphanumeric()).take(40_000).collect(),
         ..bootstrap()
     };
-    let error = pack(&large.render(), 30_000).unwrap_err();
+    let error = check(Aws, &large.render(), 30_000).unwrap_err();
     assert_eq!(Report(&error).class(), Class::Usage);
     let hint = Report(&error).hint().unwrap_or_default().to_owned();
     assert!(
         hint.contains("`--cloud-startup-script` and `--on-interrupt` have 30000 bytes"),
         "{hint}"
     );
-    let error = pack(&large.render(), 0).unwrap_err();
+    let error = check(Aws, &large.render(), 0).unwrap_err();
     assert!(!Report(&error).hint().unwrap_or_default().contains("startup-script"));
+    check(Gcp, &large.render(), 0).unwrap();
 }
 
 #[test]

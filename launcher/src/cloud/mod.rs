@@ -4,6 +4,7 @@
 mod aws;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::Result;
 use async_trait::async_trait;
@@ -57,7 +58,15 @@ pub struct Order {
     pub startup_data: String,
     /// Tags on everything that is made; the user's own are among them.
     pub tags: BTreeMap<String, String>,
+    /// How long the machine may live at all, where the user said so; the agent ends it earlier by itself.
+    pub lifetime: Option<Duration>,
 }
+
+/// How long a machine lives at most on a cloud that ends machines by itself, where the user set no limit: no workflow run of GitHub takes [longer][limits].
+///
+/// [limits]: https://docs.github.com/en/actions/reference/limits
+#[allow(dead_code, reason = "EC2 has no such limit")]
+pub const LONGEST_LIFE: Duration = Duration::from_hours(35 * 24);
 
 /// An instance that exists.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -80,34 +89,47 @@ pub struct Instance {
     pub launched_at: String,
     /// The cloud's word for its state, and the reason where it died.
     pub state: String,
+    /// What that word means.
+    #[serde(skip)]
+    pub life: Life,
     /// What it was tagged with.
     #[serde(skip)]
     pub tags: BTreeMap<String, String>,
 }
 
+/// How far an instance's life has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It runs, or will run.
+    Live,
+    /// It neither runs nor will run, but something of it is left and costs money.
+    Stopped,
+    /// Nothing is left of it but the cloud's memory.
+    Gone,
+}
+
 impl Instance {
     /// Whether it neither runs nor will run.
     pub fn is_gone(&self) -> bool {
-        ["shutting-down", "terminated", "stopping", "stopped"]
-            .iter()
-            .any(|state| self.state.starts_with(state))
+        self.life != Life::Live
     }
 }
 
 /// Opens the client of a cloud.
 pub async fn open(kind: CloudKind, options: &CloudOptions) -> Result<Box<dyn Cloud>> {
+    let unsupported = || Failure::new(Class::Usage, format!("this build of `cml` does not know `--cloud={kind}`"));
     match kind {
         #[cfg(feature = "aws")]
         CloudKind::Aws => Ok(Box::new(Box::pin(aws::Aws::open(options)).await?)),
-        #[cfg(not(feature = "aws"))]
-        CloudKind::Aws => Err(refuse(kind, options)),
-        CloudKind::Azure | CloudKind::Gcp | CloudKind::Kubernetes => Err(refuse(kind, options)),
+        _ => {
+            let _ = options;
+            Err(unsupported().hint(format!("it knows: {}", known().join(", "))).into())
+        }
     }
 }
 
-fn refuse(kind: CloudKind, _: &CloudOptions) -> anyhow::Error {
-    let supported = if cfg!(feature = "aws") { "aws" } else { "none in this build" };
-    Failure::new(Class::Usage, format!("`--cloud={kind}` is not supported yet"))
-        .hint(format!("supported: {supported}"))
-        .into()
+/// The clouds of this build: each is a cargo feature.
+fn known() -> Vec<&'static str> {
+    let all = [("aws", cfg!(feature = "aws"))];
+    all.iter().filter(|(_, known)| *known).map(|(name, _)| *name).collect()
 }

@@ -6,7 +6,7 @@ use common::forge::Runner;
 use jiff::{SignedDuration, Timestamp};
 use url::Url;
 
-use crate::cloud::Instance;
+use crate::cloud::{Instance, Life};
 
 /// How long past its deadline a machine without an online runner is left alone: its own timer ends it before.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
@@ -87,9 +87,8 @@ impl Machine {
 
     /// Whether it is still good for anything.
     pub fn verdict(&self, now: Timestamp) -> Verdict {
-        let state = self.instance.state.as_str();
         // A stopped machine's disk costs money, and nobody starts it again.
-        if ["stopped", "stopping"].iter().any(|word| state.starts_with(word)) {
+        if self.instance.life == Life::Stopped {
             return Verdict::Destroy("it is stopped");
         }
         match &self.runner {

@@ -12,7 +12,7 @@ use common::forge::{Forge, Removal, When, Which};
 use common::log::escape;
 use jiff::Timestamp;
 
-use crate::cloud::{Cloud, Search};
+use crate::cloud::{Cloud, Life, Search};
 use crate::options::Output;
 use crate::request::Request;
 use crate::session::Session;
@@ -134,7 +134,7 @@ impl Fleet<'_> {
     /// Destroys a machine and forgets its runner.
     async fn end(&self, machine: &Machine) -> Result<String> {
         let Machine { name, instance, .. } = machine;
-        if !instance.is_gone() {
+        if instance.life != Life::Gone {
             let destroyed = self.cloud.destroy(&instance.id).await;
             destroyed.with_context(|| format!("destroying {name} ({})", instance.id))?;
         }

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::machine::{Machine, Verdict};
 use super::{Command, Fleet, table};
-use crate::cloud::Instance;
+use crate::cloud::{Instance, Life};
 use crate::launch::tests::servers::Servers;
 use crate::launch::tests::world::{instance, request, runner};
 
@@ -22,6 +22,11 @@ fn tagged(state: &str) -> Instance {
         ("cml-run", "42"),
     ];
     Instance {
+        life: match state {
+            "running" => Life::Live,
+            "terminated" => Life::Gone,
+            _ => Life::Stopped,
+        },
         state: state.into(),
         tags: tags.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         ..instance()

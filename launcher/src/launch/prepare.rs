@@ -110,18 +110,18 @@ impl Prepared {
         let rendered = self.script(request, credential)?;
         let options = &request.options.runner;
         let own = [&options.cloud_startup_script, &options.on_interrupt].into_iter().flatten();
-        bootstrap::pack(&rendered, own.map(|script| script.bytes().len()).sum())?;
+        bootstrap::check(self.cloud, &rendered, own.map(|script| script.bytes().len()).sum())?;
         Ok(Order {
             launch_id: self.launch_id.clone(),
             name: request.name.clone(),
             options: request.options.cloud.clone(),
             startup_data: rendered,
             tags: self.tags.clone(),
+            lifetime: lifetime(request),
         })
     }
 
     fn script(&self, request: &Request, credential: Credential) -> Result<String> {
-        let lifetime = request.options.runner.max_lifetime.duration();
         let bootstrap = Bootstrap {
             spec: request.spec(credential).to_json()?,
             version: VERSION.to_owned(),
@@ -129,11 +129,17 @@ impl Prepared {
             agent_sha256: self.agent.sha256.clone(),
             boot_budget: self.boot_budget,
             boot_deadline: self.boot_deadline.as_second(),
-            lifetime: lifetime.map(|limit| limit + LIFE_MARGIN.min(limit)),
+            lifetime: lifetime(request),
             login: self.login.clone(),
         };
         Ok(bootstrap.render())
     }
+}
+
+/// How long the machine may live, agent or not.
+fn lifetime(request: &Request) -> Option<Duration> {
+    let limit = request.options.runner.max_lifetime.duration();
+    limit.map(|limit| limit + LIFE_MARGIN.min(limit))
 }
 
 /// On a cloud there must be one: a machine that nobody waits for any more must go away.

@@ -13,7 +13,7 @@ use common::error::{Class, Failure};
 use common::spec::CloudKind;
 use ec2::{Client, Kind, Launch, Market};
 
-use super::{Cloud, Instance, Order, Search};
+use super::{Cloud, Instance, Life, Order, Search};
 use crate::bootstrap;
 use crate::catalog;
 use crate::options::CloudOptions;
@@ -61,12 +61,24 @@ impl Aws {
             image: found.image,
             spot: found.spot,
             launched_at: found.launched_at,
+            life: life(&found.state),
             state: match found.reason {
                 Some(reason) => format!("{} ({reason})", found.state),
                 None => found.state,
             },
             tags: found.tags,
         }
+    }
+}
+
+/// What EC2's states mean ([states]).
+///
+/// [states]: https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-lifecycle.html
+fn life(state: &str) -> Life {
+    match state {
+        "shutting-down" | "terminated" => Life::Gone,
+        "stopping" | "stopped" => Life::Stopped,
+        _ => Life::Live,
     }
 }
 

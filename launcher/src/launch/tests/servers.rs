@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::world::{instance, runner};
-use crate::cloud::{Cloud, Instance, Order, Search};
+use crate::cloud::{Cloud, Instance, Life, Order, Search};
 use crate::options::CloudOptions;
 
 type Error = Arc<dyn Fn() -> anyhow::Error + Send + Sync>;
@@ -184,6 +184,7 @@ impl Cloud for Servers {
             }
             let one = |id: &String| Instance {
                 id: id.clone(),
+                life: state.death.as_ref().map_or(Life::Live, |_| Life::Gone),
                 state: state.death.clone().unwrap_or_else(|| "running".to_owned()),
                 tags: state.tags.clone(),
                 ..instance()

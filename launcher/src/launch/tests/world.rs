@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::servers::{Fault, Servers, State};
 use crate::cli::{self, Invocation};
-use crate::cloud::{Instance, Order};
+use crate::cloud::{Instance, Life, Order};
 use crate::launch::prepare::Prepared;
 use crate::launch::{Launch, Outcome};
 use crate::request::Request;
@@ -54,6 +54,7 @@ pub fn instance() -> Instance {
         spot: false,
         launched_at: "2026-03-04T05:06:07Z".into(),
         state: "running".into(),
+        life: Life::Live,
         tags: BTreeMap::new(),
     }
 }
