@@ -1,9 +1,10 @@
 # One line each; everything else is cargo's.
 .PHONY: demo test test-gitlab-runner lint golden bench dist clean
 FORGE ?= github
+CLOUD ?= aws
 
-demo: ## Two instances live their whole lives on this machine (FORGE=gitlab or bitbucket: there); ends well only if every step was seen
-	cargo build --locked --quiet -p launcher -p agent -p sandbox && target/debug/cml-sandbox demo --forge=$(FORGE)
+demo: ## Two instances live their whole lives on this machine (FORGE=gitlab or bitbucket, CLOUD=azure, gcp or kubernetes: there); ends well only if every step was seen
+	cargo build --locked --quiet -p launcher -p agent -p sandbox && target/debug/cml-sandbox demo --forge=$(FORGE) --cloud=$(CLOUD)
 
 test: ## Everything that can be tested here; installs its pinned Python and node packages into ignored folders
 	tests/run.sh

@@ -13,7 +13,9 @@ use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use sandbox::ci::{JobSpec, RunId, Workflow};
+use sandbox::cloud;
 use sandbox::events::Event;
+use sandbox::fleet::State;
 use sandbox::forge::Kind;
 use sandbox::instance::Isolation;
 use sandbox::world::{Options, World};
@@ -25,16 +27,10 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 /// The label of every runner of these tests, unless a test says otherwise.
 pub const LABEL: &str = "gpu";
 
-/// The options of a launch on the sandbox's EC2: as a user would write them, with every deadline scaled down.
-pub const LAUNCH: &[&str] = &[
-    "runner",
-    "--cloud=aws",
-    "--labels=gpu",
-    "--idle-timeout=1s",
-    "--provisioning-timeout=40s",
-];
+/// The options of a launch on any cloud: as a user would write them, with every deadline scaled down.
+const LAUNCH: &[&str] = &["--labels=gpu", "--idle-timeout=1s", "--provisioning-timeout=40s"];
 
-/// One list of scenarios, a column for each forge. What a forge cannot do is an ignored test that says why.
+/// One list of scenarios, a column for each forge, on EC2. What a forge cannot do is an ignored test that says why.
 #[macro_export]
 macro_rules! on_every_forge {
     ($($scenario:ident $(except $forge:ident $reason:literal)*),* $(,)?) => {
@@ -68,6 +64,13 @@ macro_rules! on_every_forge {
             super::$scenario($crate::Scene::on(sandbox::forge::Kind::$kind).await).await;
         }
     };
+}
+
+/// One list of scenarios, a column for each cloud, with GitHub; EC2's is the first of [`on_every_forge`]. What a cloud cannot do is an ignored test that
+/// says why.
+#[macro_export]
+macro_rules! on_every_cloud {
+    ($($scenario:ident $(except $cloud:ident $reason:literal)*),* $(,)?) => {};
 }
 
 /// One world, and the launchers in it.
@@ -129,6 +132,15 @@ impl Scene {
         .await
     }
 
+    /// A world with this cloud.
+    pub async fn over(cloud: cloud::Kind) -> Self {
+        Self::with(Options {
+            cloud,
+            ..Options::default()
+        })
+        .await
+    }
+
     /// A world of one's own making.
     pub async fn with(options: Options) -> Self {
         let world = World::start(options)
@@ -137,9 +149,10 @@ impl Scene {
         Self { world }
     }
 
-    /// Starts a launcher with [`LAUNCH`] and more options.
+    /// Starts a launcher on the world's cloud with [`LAUNCH`] and more options.
     pub fn start(&self, more: &[&str]) -> Child {
-        let args = LAUNCH.iter().chain(more).copied();
+        let cloud = format!("--cloud={}", self.world.cloud.kind().name());
+        let args = ["runner", &cloud].into_iter().chain(LAUNCH.iter().chain(more).copied());
         self.command(&args.collect::<Vec<_>>())
     }
 
@@ -209,10 +222,10 @@ impl Scene {
             .await;
     }
 
-    /// EC2 takes the first machine back, and leaves it this long.
+    /// The cloud takes the first machine back, and leaves it this long.
     pub fn take_back(&self, left: Duration) {
-        let first = self.world.ec2.instances().remove(0);
-        self.world.ec2.spot_notice(&first.id, left);
+        let first = self.world.fleet.instances().remove(0);
+        self.world.cloud.take_back(&first.id, left);
     }
 
     /// The interrupted job of a run, which `gate` holds, is run again; a new machine does it, and nothing is left.
@@ -235,9 +248,14 @@ impl Scene {
 
     /// Waits until every instance is gone.
     pub async fn all_gone(&self) {
-        let gone = |_: &Event| self.world.ec2.instances().iter().all(|instance| instance.state == "terminated");
-        let none = self.world.ec2.instances().is_empty() || self.world.events.wait(PATIENCE, gone).await.is_some();
-        assert!(none, "an instance is left:\n{:#?}\n{}", self.world.ec2.instances(), self.timeline());
+        let gone = |_: &Event| self.world.fleet.instances().iter().all(|instance| instance.state == State::Ended);
+        let none = self.world.fleet.instances().is_empty() || self.world.events.wait(PATIENCE, gone).await.is_some();
+        assert!(
+            none,
+            "an instance is left:\n{:#?}\n{}",
+            self.world.fleet.instances(),
+            self.timeline()
+        );
     }
 
     /// Ends the scene: every instance goes by itself, and nothing is left.

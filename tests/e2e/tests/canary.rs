@@ -6,7 +6,6 @@ use std::time::SystemTime;
 use e2e::{Scene, startup_script, until};
 use sandbox::faults::{Effect, Fault, Gate};
 use sandbox::forge::Kind;
-use sandbox::instance::user_data;
 use sandbox::standin;
 use sandbox::world::Options;
 
@@ -81,15 +80,14 @@ async fn finds_no_secret(scene: Scene) {
             "told by the launcher"
         );
     }
-    let requests = scene.world.ec2.requests();
+    let requests = scene.world.ec2().requests();
     for (action, form) in &requests {
         assert!(
             form.iter().all(|(name, value)| name == "UserData" || !value.contains(&token)),
             "{action} sends the token in clear"
         );
     }
-    let (_, form) = requests.iter().find(|(action, _)| action == "RunInstances").unwrap();
-    let data = user_data(&form["UserData"]).unwrap();
+    let data = scene.world.fleet.script(&scene.world.fleet.instances()[0].id).unwrap();
     assert!(data.contains(&token), "in this mode the machine needs it");
     assert!(!data.contains(&aws), "no cloud credential goes to the machine");
     scene.end().await;

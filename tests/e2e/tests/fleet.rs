@@ -52,7 +52,7 @@ async fn a_machine_is_listed_read_and_terminated_by_its_name(scene: Scene) {
 
 async fn the_registration_of_a_machine_that_vanished_is_deleted(scene: Scene) {
     scene.launch(&["--name=trainer", "--idle-timeout=never"]).await.succeeded();
-    scene.world.ec2.vanish(&scene.world.ec2.instances()[0].id);
+    scene.world.fleet.vanish(&scene.world.fleet.instances()[0].id);
     scene.event("runner-offline").await;
     let rehearsed = fleet(&scene, &["reap", "--dry-run"]).await.stdout;
     assert!(rehearsed.contains("would be deleted"), "{rehearsed}");
@@ -69,8 +69,8 @@ async fn a_job_that_could_not_be_run_again_before_the_machine_died_is_by_who_cle
     scene.working().await;
     // The forge is of no help as long as the machine lives.
     scene.world.forge.faults().answer(rerun(&scene), usize::MAX, 500, "{}");
-    let first = scene.world.ec2.instances().remove(0);
-    scene.world.ec2.spot_notice(&first.id, Duration::from_secs(8));
+    let first = scene.world.fleet.instances().remove(0);
+    scene.world.cloud.take_back(&first.id, Duration::from_secs(8));
     scene.all_gone().await;
     assert_eq!(scene.world.forge.run(run).unwrap().attempt, 1);
     scene.world.forge.faults().clear();

@@ -67,7 +67,7 @@ async fn a_runner_of_the_whole_gitlab_needs_an_administrator() {
             launched.succeeded();
         } else {
             launched.failed_with(3, &["administrator", "hint"]);
-            assert!(scene.world.ec2.instances().is_empty(), "it is known before any cost");
+            assert!(scene.world.fleet.instances().is_empty(), "it is known before any cost");
         }
         scene.end().await;
     }

@@ -30,7 +30,7 @@ e2e::on_every_forge! {
 
 async fn an_idle_spot_machine_leaves_before_it_is_taken(scene: Scene) {
     scene.launch(&["--cloud-spot", "--idle-timeout=never"]).await.succeeded();
-    assert!(scene.world.ec2.instances()[0].spot);
+    assert!(scene.world.fleet.instances()[0].spot);
     scene.take_back(NOTICE);
     scene.event("runner-removed").await;
     scene.end().await;
@@ -92,8 +92,8 @@ async fn a_rebalance_recommendation_lets_the_job_finish(scene: Scene) {
     let run = scene.job(&until(&gate));
     scene.launch(&["--cloud-spot", "--idle-timeout=never"]).await.succeeded();
     scene.working().await;
-    let first = scene.world.ec2.instances().remove(0);
-    scene.world.ec2.rebalance(&first.id);
+    let first = scene.world.fleet.instances().remove(0);
+    scene.world.ec2().rebalance(&first.id);
     std::fs::write(&gate, "").unwrap();
     assert_eq!(scene.conclusion(run).await, "success");
     scene.end().await;

@@ -47,12 +47,12 @@ async fn reuse_takes_an_online_runner_with_the_labels(scene: Scene) {
     assert!(second.stderr.contains("Reusing existing"), "{}", second.stderr);
     let by_name = scene.launch(&["--reuse", "--name=first", "--labels=other"]).await;
     by_name.succeeded();
-    assert_eq!(scene.world.ec2.instances().len(), 1, "nothing new was made");
+    assert_eq!(scene.world.fleet.instances().len(), 1, "nothing new was made");
     let other = scene.launch(&["--reuse", "--labels=gpu,big"]).await;
     other.succeeded();
-    assert_eq!(scene.world.ec2.instances().len(), 2, "no runner had all the labels");
-    for instance in scene.world.ec2.instances() {
-        scene.world.ec2.vanish(&instance.id);
+    assert_eq!(scene.world.fleet.instances().len(), 2, "no runner had all the labels");
+    for instance in scene.world.fleet.instances() {
+        scene.world.fleet.vanish(&instance.id);
     }
     scene.world.close().await;
 }
@@ -63,7 +63,7 @@ async fn reuse_idle_does_not_take_a_busy_runner(scene: Scene) {
     let run = scene.job(&until(&gate));
     scene.event("job-started").await;
     scene.launch(&["--reuse-idle"]).await.succeeded();
-    assert_eq!(scene.world.ec2.instances().len(), 2, "the first is busy");
+    assert_eq!(scene.world.fleet.instances().len(), 2, "the first is busy");
     std::fs::write(&gate, "").unwrap();
     assert_eq!(scene.conclusion(run).await, "success");
     scene.end().await;
@@ -72,17 +72,17 @@ async fn reuse_idle_does_not_take_a_busy_runner(scene: Scene) {
 async fn reuse_idle_takes_an_idle_runner(scene: Scene) {
     scene.launch(&["--idle-timeout=5s"]).await.succeeded();
     scene.launch(&["--reuse-idle"]).await.succeeded();
-    assert_eq!(scene.world.ec2.instances().len(), 1);
+    assert_eq!(scene.world.fleet.instances().len(), 1);
     scene.end().await;
 }
 
 async fn an_offline_runner_is_not_reused(scene: Scene) {
     scene.launch(&["--idle-timeout=never"]).await.succeeded();
-    let first = scene.world.ec2.instances().remove(0);
-    scene.world.ec2.vanish(&first.id);
+    let first = scene.world.fleet.instances().remove(0);
+    scene.world.fleet.vanish(&first.id);
     scene.event("runner-offline").await;
     scene.launch(&["--reuse"]).await.succeeded();
-    assert_eq!(scene.world.ec2.instances().len(), 2);
+    assert_eq!(scene.world.fleet.instances().len(), 2);
     // The vanished machine's registration is the one thing that nobody is left to remove.
     scene.all_gone().await;
     let left = scene.world.close().await;
@@ -92,7 +92,7 @@ async fn an_offline_runner_is_not_reused(scene: Scene) {
 async fn a_name_in_use_is_found_before_any_cost(scene: Scene) {
     scene.launch(&["--name=taken", "--idle-timeout=3s"]).await.succeeded();
     scene.launch(&["--name=taken"]).await.failed_with(6, &["taken", "hint"]);
-    assert_eq!(scene.world.ec2.instances().len(), 1);
+    assert_eq!(scene.world.fleet.instances().len(), 1);
     scene.end().await;
 }
 
@@ -112,7 +112,7 @@ async fn a_token_that_is_refused_costs_nothing(scene: Scene) {
         let outcome = scene.launch(&[]).await;
         outcome.failed_with(3, &[says, "hint"]);
         assert!(!outcome.stderr.contains(scene.world.forge.token()), "{}", outcome.stderr);
-        assert!(scene.world.ec2.instances().is_empty());
+        assert!(scene.world.fleet.instances().is_empty());
     }
     scene.end().await;
 }
@@ -168,11 +168,11 @@ async fn a_zone_without_capacity_is_passed_over() {
         "InsufficientInstanceCapacity",
         "We currently do not have sufficient capacity in us-west-1a",
     );
-    scene.world.ec2.faults().answer("RunInstances", 1, 500, &refusal);
+    scene.world.cloud.faults().answer("RunInstances", 1, 500, &refusal);
     scene.launch(&[]).await.succeeded();
     let zones: Vec<_> = scene
         .world
-        .ec2
+        .ec2()
         .requests()
         .into_iter()
         .filter(|(action, _)| action == "RunInstances")
@@ -210,12 +210,12 @@ async fn what_the_cloud_refuses_is_named() {
     ] {
         let scene = Scene::new().await;
         let refusal = sandbox::ec2::error(code, message);
-        scene.world.ec2.faults().answer("RunInstances", 999, 400, &refusal);
+        scene.world.cloud.faults().answer("RunInstances", 999, 400, &refusal);
         scene
             .launch(&["--cloud-spot", "--cloud-spot-price=0.001"])
             .await
             .failed_with(exit, &[code, says]);
-        assert!(scene.world.ec2.instances().is_empty());
+        assert!(scene.world.fleet.instances().is_empty());
         scene.end().await;
     }
 }
@@ -224,9 +224,9 @@ async fn what_the_cloud_refuses_is_named() {
 async fn throttling_is_waited_for() {
     let scene = Scene::new().await;
     let refusal = sandbox::ec2::error("RequestLimitExceeded", "Request limit exceeded.");
-    scene.world.ec2.faults().answer("RunInstances", 2, 503, &refusal);
+    scene.world.cloud.faults().answer("RunInstances", 2, 503, &refusal);
     scene.launch(&[]).await.succeeded();
-    assert_eq!(scene.world.ec2.instances().len(), 1);
+    assert_eq!(scene.world.fleet.instances().len(), 1);
     scene.end().await;
 }
 
@@ -248,7 +248,14 @@ async fn a_dry_run_changes_nothing_and_shows_no_secret(scene: Scene) {
         .filter(|request| request.method != "GET")
         .count();
     assert_eq!(writes, 0);
-    assert!(scene.world.ec2.requests().iter().all(|(action, _)| action.starts_with("Describe")));
+    assert!(
+        scene
+            .world
+            .ec2()
+            .requests()
+            .iter()
+            .all(|(action, _)| action.starts_with("Describe"))
+    );
     scene.end().await;
 }
 

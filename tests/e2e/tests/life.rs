@@ -47,7 +47,7 @@ async fn two_jobs_one_after_the_other(scene: Scene) {
     let run = scene.run(&[job("first", "true"), job("second", "true")]);
     scene.launch(&[]).await.succeeded();
     assert_eq!(scene.conclusion(run).await, "success");
-    assert_eq!(scene.world.ec2.instances().len(), 1);
+    assert_eq!(scene.world.fleet.instances().len(), 1);
     scene.end().await;
 }
 
@@ -81,14 +81,8 @@ async fn single_without_retry_sends_no_token_to_the_machine(scene: Scene) {
     let run = scene.job("true");
     scene.launch(&["--single", "--no-retry"]).await.succeeded();
     assert_eq!(scene.conclusion(run).await, "success");
-    let (_, form) = scene
-        .world
-        .ec2
-        .requests()
-        .into_iter()
-        .find(|(action, _)| action == "RunInstances")
-        .unwrap();
-    let data = sandbox::instance::user_data(&form["UserData"]).unwrap();
+    let data = scene.world.fleet.script(&scene.world.fleet.instances()[0].id).unwrap();
+    assert!(data.contains("#!/bin/sh"));
     assert!(!data.contains(scene.world.forge.token()), "the token went to the machine");
     scene.end().await;
 }
@@ -149,8 +143,8 @@ async fn a_machine_that_runs_out_of_memory_loses_its_agent_last() {
     let run = scene.job(&format!("echo mine is $(cat /proc/self/oom_score_adj); {}", until(&gate)));
     scene.launch(&[]).await.succeeded();
     scene.working().await;
-    let instance = scene.world.ec2.instances().remove(0);
-    let agent = scene.world.ec2.agent_pid(&instance.id).unwrap();
+    let instance = scene.world.fleet.instances().remove(0);
+    let agent = scene.world.fleet.agent_pid(&instance.id).unwrap();
     let adjusted = std::fs::read_to_string(format!("/proc/{agent}/oom_score_adj")).unwrap();
     assert_eq!(adjusted.trim(), "-1000");
     scene

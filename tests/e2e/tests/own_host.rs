@@ -67,7 +67,7 @@ impl Host {
         let pressed = std::fs::read_to_string(self.path("pressed")).unwrap_or_default();
         assert_eq!(pressed, "", "the host was to go down");
         assert_eq!(std::fs::read_to_string(self.path("precious")).unwrap(), "mine");
-        assert!(self.scene.world.ec2.requests().is_empty(), "no cloud was asked");
+        assert!(self.scene.world.cloud.calls().is_empty(), "no cloud was asked");
         self.scene.end().await;
     }
 }

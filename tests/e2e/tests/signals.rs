@@ -37,7 +37,7 @@ impl Call {
     fn faults<'w>(&self, scene: &'w Scene) -> &'w Faults {
         match self {
             Self::Forge(_) => scene.world.forge.faults(),
-            Self::Cloud(_) => scene.world.ec2.faults(),
+            Self::Cloud(_) => scene.world.cloud.faults(),
         }
     }
 
@@ -93,10 +93,10 @@ async fn stopped_at(call: &Call, how: Signal, acted_on: bool) {
     if how != Signal::SIGKILL {
         let live: Vec<_> = scene
             .world
-            .ec2
+            .fleet
             .instances()
             .into_iter()
-            .filter(|i| i.state == "running" || i.state == "pending")
+            .filter(|instance| !instance.state.is_over())
             .collect();
         assert!(
             live.is_empty(),
@@ -157,8 +157,8 @@ async fn the_machine_of_a_launcher_that_was_killed_removes_itself(scene: Scene) 
 /// A machine with an agent on it, and the agent's process.
 async fn agent(scene: &Scene) -> Pid {
     scene.launch(&["--idle-timeout=never"]).await.succeeded();
-    let instance = scene.world.ec2.instances().remove(0);
-    let pid = scene.world.ec2.agent_pid(&instance.id).expect("the agent runs");
+    let instance = scene.world.fleet.instances().remove(0);
+    let pid = scene.world.fleet.agent_pid(&instance.id).expect("the agent runs");
     Pid::from_raw(pid)
 }
 
@@ -218,7 +218,7 @@ async fn a_machine_that_is_cut_off_leaves_nothing_but_its_registration(scene: Sc
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
     scene.working().await;
-    scene.world.ec2.vanish(&scene.world.ec2.instances()[0].id);
+    scene.world.fleet.vanish(&scene.world.fleet.instances()[0].id);
     scene.all_gone().await;
     assert_eq!(scene.conclusion(run).await, "failure", "the forge notices that the runner is lost");
     // Nobody is left to remove the registration: GitHub does so after days, GitLab after months, `reap` at once.
@@ -234,6 +234,6 @@ async fn a_runner_on_this_host_is_stopped_by_control_c(scene: Scene) {
     signal(&launcher, Signal::SIGINT);
     let outcome = tokio::time::timeout(PATIENCE, Scene::finish(launcher)).await.unwrap();
     outcome.succeeded();
-    assert!(scene.world.ec2.requests().is_empty());
+    assert!(scene.world.cloud.calls().is_empty());
     scene.end().await;
 }

@@ -7,6 +7,7 @@ use anyhow::{Context as _, Result};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sandbox::ci::{JobSpec, RunId, Workflow};
+use sandbox::cloud;
 use sandbox::events::{Event, Events};
 use sandbox::forge::Kind;
 use sandbox::world::{Options, World};
@@ -16,21 +17,21 @@ use super::signals::{Signals, exit_code};
 
 /// How long a step may take before the demo gives up: many times what it takes.
 const PATIENCE: Duration = Duration::from_mins(1);
-/// What EC2 leaves a spot machine is two minutes.
+/// Clouds leave a spot machine half a minute to two minutes.
 const NOTICE: Duration = Duration::from_secs(20);
 
 /// Runs both; ends well only if every step was seen and nothing is left.
-pub async fn run(forge: Kind) -> Result<ExitCode> {
+pub async fn run(forge: Kind, cloud: cloud::Kind) -> Result<ExitCode> {
     let mut signals = Signals::new()?;
     tokio::select! {
-        seen = both(forge) => Ok(if seen? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
+        seen = both(forge, cloud) => Ok(if seen? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         // What runs in the worlds dies with them.
         signal = signals.next() => Ok(ExitCode::from(exit_code(signal))),
     }
 }
 
-async fn both(forge: Kind) -> Result<bool> {
-    let (first, second) = (whole_life(forge).await?, lost_machine(forge).await?);
+async fn both(forge: Kind, cloud: cloud::Kind) -> Result<bool> {
+    let (first, second) = (whole_life(forge, cloud).await?, lost_machine(forge, cloud).await?);
     let verdict = if first && second {
         "every step was seen, and nothing is left"
     } else {
@@ -47,9 +48,10 @@ struct Scene {
 }
 
 impl Scene {
-    async fn open(forge: Kind, title: &str) -> Result<Self> {
+    async fn open(forge: Kind, cloud: cloud::Kind, title: &str) -> Result<Self> {
         let options = Options {
             forge: forge.into(),
+            cloud,
             ..Options::default()
         };
         let world = World::start(options).await?;
@@ -110,17 +112,22 @@ impl Scene {
     }
 }
 
-async fn whole_life(forge: Kind) -> Result<bool> {
-    let mut scene = Scene::open(forge, "one instance lives its whole life").await?;
+async fn whole_life(forge: Kind, cloud: cloud::Kind) -> Result<bool> {
+    let mut scene = Scene::open(forge, cloud, "one instance lives its whole life").await?;
     let timeline = follow(&scene.world, Place::Stdout);
     let prepared = scene.world.dir().join("prepared");
     let startup = format!("#!/bin/sh\necho installing what the job needs\ntouch '{}'\n", prepared.display());
     let startup = STANDARD.encode(startup);
     let launch = format!(
-        "cml runner --cloud=aws --cloud-gpu=t4 --labels=gpu --idle-timeout=2s --provisioning-timeout=60s --cloud-startup-script={startup}"
+        "cml runner --cloud={} --cloud-gpu=t4 --labels=gpu --idle-timeout=2s --provisioning-timeout=60s --cloud-startup-script={startup}",
+        cloud.name()
     );
     scene.start(&launch, &format!("test -e '{}' && sleep 1 && echo trained", prepared.display()));
-    scene.step("launched on EC2", |event, _| event.what == "instance-launched").await;
+    scene
+        .step(&format!("launched on {}", cloud.title()), |event, _| {
+            event.what == "instance-launched"
+        })
+        .await;
     scene
         .step("the start-up script ran on it", |event, _| {
             event.what == "console" && event.detail.contains("installing what the job needs")
@@ -148,16 +155,19 @@ async fn whole_life(forge: Kind) -> Result<bool> {
     Ok(seen)
 }
 
-async fn lost_machine(forge: Kind) -> Result<bool> {
-    let mut scene = Scene::open(forge, "a spot machine is lost in the middle of a job").await?;
+async fn lost_machine(forge: Kind, cloud: cloud::Kind) -> Result<bool> {
+    let mut scene = Scene::open(forge, cloud, "a spot machine is lost in the middle of a job").await?;
     let timeline = follow(&scene.world, Place::Stdout);
     let gate = scene.world.dir().join("second-machine");
-    let launch = "cml runner --cloud=aws --cloud-spot --labels=gpu --idle-timeout=2s --provisioning-timeout=60s";
+    let launch = format!(
+        "cml runner --cloud={} --cloud-spot --labels=gpu --idle-timeout=2s --provisioning-timeout=60s",
+        cloud.name()
+    );
     let script = format!(
         "echo training; while [ ! -e '{}' ]; do sleep 0.1; done; echo trained",
         gate.display()
     );
-    let run = scene.start(launch, &script);
+    let run = scene.start(&launch, &script);
     scene
         .step("a spot machine was launched", |event, _| event.what == "instance-launched")
         .await;
@@ -167,11 +177,13 @@ async fn lost_machine(forge: Kind) -> Result<bool> {
             event.what == "job-output" && event.subject == "train" && event.detail == "training"
         })
         .await;
-    if let Some(first) = scene.world.ec2.instances().first() {
-        scene.world.ec2.spot_notice(&first.id, NOTICE);
+    if let Some(first) = scene.world.fleet.instances().first() {
+        scene.world.cloud.take_back(&first.id, NOTICE);
     }
     scene
-        .step("EC2 took it back in the middle of the job", |event, _| event.what == "spot-notice")
+        .step(&format!("{} took it back in the middle of the job", cloud.title()), |event, _| {
+            event.what == "spot-notice"
+        })
         .await;
     scene
         .step("the agent stopped the job at once", |event, _| {

@@ -1,10 +1,12 @@
-//! A whole world on loopback: a forge, EC2, instance metadata, and instances that are real processes.
+//! A whole world on loopback: a forge, a cloud, instance metadata, and instances that are real processes.
 
 pub mod bitbucket;
 pub mod ci;
+pub mod cloud;
 pub mod ec2;
 pub mod events;
 pub mod faults;
+pub mod fleet;
 pub mod forge;
 pub mod form;
 pub mod github;

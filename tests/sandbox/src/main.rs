@@ -11,9 +11,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use clap::{Args, Parser, Subcommand};
 use jiff::SignedDuration;
+use sandbox::cloud;
 use sandbox::forge::Kind;
 
-/// A whole world on loopback: a forge, EC2, instance metadata, and instances that are real processes.
+/// A whole world on loopback: a forge, a cloud, instance metadata, and instances that are real processes.
 #[derive(Parser)]
 #[command(name = "cml-sandbox", version)]
 struct Cli {
@@ -32,6 +33,10 @@ enum Command {
         /// The world's forge: github, gitlab or bitbucket
         #[arg(long, value_name = "FORGE", default_value = "github", value_parser = forge)]
         forge: Kind,
+
+        /// The world's cloud: aws
+        #[arg(long, value_name = "CLOUD", default_value = "aws", value_parser = cloud)]
+        cloud: cloud::Kind,
     },
 }
 
@@ -42,6 +47,10 @@ struct Rehearsal {
     #[arg(long, value_name = "FORGE", default_value = "github", value_parser = forge)]
     forge: Kind,
 
+    /// The world's cloud: aws
+    #[arg(long, value_name = "CLOUD", default_value = "aws", value_parser = cloud)]
+    cloud: cloud::Kind,
+
     /// Queue a job: `LABELS: SCRIPT`, as in `self-hosted,gpu: nvidia-smi`
     #[arg(long, value_name = "LABELS: SCRIPT")]
     job: Vec<String>,
@@ -50,7 +59,7 @@ struct Rehearsal {
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     spot_notice_after: Option<Duration>,
 
-    /// Refuse an EC2 action: `ACTION=CODE`, or `ACTION=CODE:TIMES`, as in `RunInstances=InsufficientInstanceCapacity:1`
+    /// Refuse an action of the cloud: `ACTION=CODE`, or `ACTION=CODE:TIMES`, as in `RunInstances=InsufficientInstanceCapacity:1`
     #[arg(long, value_name = "ACTION=CODE:TIMES")]
     fail: Vec<String>,
 
@@ -68,6 +77,13 @@ fn forge(name: &str) -> Result<Kind> {
     let found = Kind::ALL.into_iter().find(|kind| kind.driver() == name);
     let all = Kind::ALL.map(Kind::driver).join(", ");
     found.with_context(|| format!("no forge of the sandbox, which has {all}"))
+}
+
+/// As `--cloud` calls it.
+fn cloud(name: &str) -> Result<cloud::Kind> {
+    let found = cloud::Kind::ALL.into_iter().find(|kind| kind.name() == name);
+    let all = cloud::Kind::ALL.map(cloud::Kind::name).join(", ");
+    found.with_context(|| format!("no cloud of the sandbox, which has {all}"))
 }
 
 /// `3s`, `500ms`, `1m30s`
@@ -92,7 +108,7 @@ fn work() -> Result<ExitCode> {
     runtime.context("starting the runtime")?.block_on(async {
         match command {
             Command::Run(rehearsal) => rehearse::run(&rehearsal).await,
-            Command::Demo { forge } => demo::run(forge).await,
+            Command::Demo { forge, cloud } => demo::run(forge, cloud).await,
         }
     })
 }

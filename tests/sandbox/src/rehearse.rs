@@ -8,8 +8,9 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sandbox::ci::{JobSpec, Workflow};
-use sandbox::ec2::Ec2;
+use sandbox::cloud::Cloud;
 use sandbox::events::Events;
+use sandbox::fleet::{Fleet, State};
 use sandbox::world::{Options, World};
 use tokio::process::{Child, Command};
 
@@ -43,6 +44,7 @@ pub async fn run(rehearsal: &Rehearsal) -> Result<ExitCode> {
     let mut signals = Signals::new()?;
     let world = World::start(Options {
         forge: rehearsal.forge.into(),
+        cloud: rehearsal.cloud,
         ..Options::default()
     })
     .await?;
@@ -53,10 +55,15 @@ pub async fn run(rehearsal: &Rehearsal) -> Result<ExitCode> {
     }
     for failure in &rehearsal.fail {
         let (action, code, times) = refusal(failure)?;
-        world.ec2.fail(action, code, times);
+        world.cloud.fail(action, code, times);
     }
     if let Some(after) = rehearsal.spot_notice_after {
-        tokio::spawn(take_first_spot(world.ec2.clone(), world.events.clone(), after));
+        tokio::spawn(take_first_spot(
+            world.cloud.clone(),
+            world.fleet.clone(),
+            world.events.clone(),
+            after,
+        ));
     }
     let mut child = command(&world, &rehearsal.command)?;
     let status = wait(&mut child, &mut signals).await?;
@@ -136,9 +143,9 @@ async fn wait(child: &mut Child, signals: &mut Signals) -> Result<Option<ExitSta
 
 /// Waits until no instance lives, for so long at most.
 async fn all_gone(world: &World, linger: Duration) {
-    let is_over = |state: &str| ["terminated", "stopped"].contains(&state);
-    if !world.ec2.instances().is_empty() {
-        let gone = |_: &_| world.ec2.instances().iter().all(|instance| is_over(&instance.state));
+    if !world.fleet.instances().is_empty() {
+        let is_gone = |state: State| matches!(state, State::Ended | State::Stopped);
+        let gone = |_: &_| world.fleet.instances().iter().all(|instance| is_gone(instance.state));
         world.events.wait(linger, gone).await;
     }
 }
@@ -180,14 +187,14 @@ fn refusal(text: &str) -> Result<(&str, &str, usize)> {
 }
 
 /// Takes the first spot machine back some time after its launch.
-async fn take_first_spot(ec2: Ec2, events: Events, after: Duration) {
-    let spot = |id: &str| ec2.instances().into_iter().any(|instance| instance.id == id && instance.spot);
+async fn take_first_spot(cloud: Cloud, fleet: Fleet, events: Events, after: Duration) {
+    let spot = |id: &str| fleet.instance(id).is_some_and(|instance| instance.spot);
     let launched = events
         .wait(Duration::MAX, |event| event.what == "instance-launched" && spot(&event.subject))
         .await;
     if let Some(event) = launched {
         tokio::time::sleep(after).await;
-        ec2.spot_notice(&event.subject, NOTICE);
+        cloud.take_back(&event.subject, NOTICE);
     }
 }
 

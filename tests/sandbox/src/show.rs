@@ -37,22 +37,22 @@ impl Place {
 
 /// Prints every event from now on, until the handle is aborted.
 pub fn follow(world: &World, place: Place) -> JoinHandle<()> {
-    let (events, forge) = (world.events.clone(), world.forge.kind().driver());
+    let (events, forge, cloud) = (world.events.clone(), world.forge.kind().driver(), world.cloud.kind().name());
     tokio::spawn(async move {
         let mut seen = 0;
         loop {
             for event in events.after(seen).await {
                 seen += 1;
-                place.line(&text(&event, forge, place.has_colours()));
+                place.line(&text(&event, forge, cloud, place.has_colours()));
             }
         }
     })
 }
 
-fn text(event: &Event, forge: &str, coloured: bool) -> String {
+fn text(event: &Event, forge: &str, cloud: &str, coloured: bool) -> String {
     let (name, colour) = match event.source {
         Source::Forge => (forge, 35),
-        Source::Cloud => ("ec2", 33),
+        Source::Cloud => (cloud, 33),
         Source::Metadata => ("metadata", 34),
         Source::Instance => (last(&event.subject), 36),
         Source::Command => ("command", 32),
@@ -123,7 +123,7 @@ mod tests {
             subject: "i-00000000000000e01".into(),
             detail: detail.into(),
         };
-        text(&event, "github", false)
+        text(&event, "github", "aws", false)
     }
 
     #[test]

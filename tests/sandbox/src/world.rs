@@ -1,4 +1,4 @@
-//! A whole world: a forge, EC2 with its instances, the agent's download, and the environment of a command in it.
+//! A whole world: a forge, a cloud with its instances, the agent's download, and the environment of a command in it.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,8 +12,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::bitbucket::Bitbucket;
-use crate::ec2::{self, Ec2};
+use crate::cloud::{self, Cloud};
+use crate::ec2::Ec2;
 use crate::events::{Events, Source};
+use crate::fleet::{self, Fleet};
 use crate::forge::{self, Forge};
 use crate::github::GitHub;
 use crate::gitlab::GitLab;
@@ -26,6 +28,8 @@ use crate::standin;
 pub struct Options {
     /// Its forge; a GitHub, unless another is asked for.
     pub forge: forge::Options,
+    /// Its cloud; EC2, unless another is asked for.
+    pub cloud: cloud::Kind,
     /// The launcher; else the one that was built beside this program.
     pub launcher: Option<PathBuf>,
     /// The agent that instances download; else the one that was built beside this program.
@@ -45,8 +49,10 @@ pub struct World {
     pub events: Events,
     /// Its forge.
     pub forge: Forge,
-    /// Its EC2.
-    pub ec2: Ec2,
+    /// Its cloud.
+    pub cloud: Cloud,
+    /// The cloud's instances.
+    pub fleet: Fleet,
     isolation: Isolation,
     dir: TempDir,
     launcher: PathBuf,
@@ -99,23 +105,22 @@ impl World {
         let isolation = Isolation::best();
         let forge = Forge::start(events.clone(), options.forge).await?;
         let record = std::env::var_os("CML_SANDBOX_RECORD_EC2").map(PathBuf::from);
-        let instances = dir.path().join("instances");
-        let ec2 = Ec2::start(
+        let fleet = Fleet::new(
             events.clone(),
-            ec2::Options {
-                dir: instances,
+            fleet::Options {
+                dir: dir.path().join("instances"),
                 isolation,
                 metadata_interval: options.metadata_interval.unwrap_or(METADATA_INTERVAL),
-                record,
             },
-        )
-        .await?;
+        );
+        let cloud = Cloud::start(options.cloud, events.clone(), fleet.clone(), record).await?;
         let downloads = Downloads::serve(&agent, events.clone()).await?;
         stand_in_for_java(dir.path()).context("making a stand-in for Java")?;
         let world = Self {
             events,
             forge,
-            ec2,
+            cloud,
+            fleet,
             isolation,
             dir,
             launcher,
@@ -159,6 +164,12 @@ impl World {
         bitbucket
     }
 
+    /// Its cloud, in a world whose cloud is EC2: for what only EC2 has.
+    pub fn ec2(&self) -> &Ec2 {
+        let Cloud::Aws(ec2) = &self.cloud;
+        ec2
+    }
+
     /// How instances are kept apart from this machine.
     pub fn isolation(&self) -> Isolation {
         self.isolation
@@ -185,19 +196,14 @@ impl World {
             ("PATH", format!("{}:{}:{path}", programs[0], programs[1])),
             ("HOME", self.dir.path().display().to_string()),
             ("JAVA_HOME", self.dir.path().join(JAVA_HOME).display().to_string()),
-            ("AWS_ACCESS_KEY_ID", ec2::ACCESS_KEY.into()),
-            // Of the world's own random name: found anywhere else, it was left there by this world.
-            (
-                "AWS_SECRET_ACCESS_KEY",
-                standin::sha256(self.dir.path().as_os_str().as_encoded_bytes()),
-            ),
-            ("AWS_ENDPOINT_URL_EC2", self.ec2.url()),
-            ("AWS_EC2_METADATA_DISABLED", "true".into()),
             ("REPO_TOKEN", self.forge.token().into()),
             ("CML_RUNNER_AGENT_URL", self.downloads.url.clone()),
             ("CML_RUNNER_AGENT_SHA256", self.downloads.sha256.clone()),
         ];
-        let pairs = pairs.into_iter().map(|(name, value)| (name.to_owned(), value));
+        // Of the world's own random name: found anywhere else, it was left there by this world.
+        let secret = standin::sha256(self.dir.path().as_os_str().as_encoded_bytes());
+        let pairs = pairs.into_iter().chain(self.cloud.command_env(&secret));
+        let pairs = pairs.map(|(name, value)| (name.to_owned(), value));
         pairs.chain(self.forge.command_env()).collect()
     }
 
@@ -215,12 +221,7 @@ impl World {
 
     /// Looks at what is left, then ends everything.
     pub async fn close(self) -> Leftovers {
-        let ended = ["terminated", "shutting-down", "stopped"];
-        let live = self
-            .ec2
-            .instances()
-            .into_iter()
-            .filter(|instance| !ended.contains(&instance.state.as_str()));
+        let live = self.fleet.instances().into_iter().filter(|instance| !instance.state.is_over());
         let leftovers = Leftovers {
             live_instances: live.map(|instance| instance.id).collect(),
             registrations: self.forge.runners().into_iter().map(|runner| runner.name).collect(),
@@ -230,7 +231,8 @@ impl World {
                 .collect(),
         };
         self.forge.close().await;
-        self.ec2.close().await;
+        self.cloud.close().await;
+        self.fleet.close().await;
         for (pid, _) in instance::processes(self.dir.path()) {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }

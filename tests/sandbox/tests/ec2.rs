@@ -109,7 +109,7 @@ async fn what_ec2_would_refuse_is_refused() {
             .1,
         "InvalidParameterValue"
     );
-    assert!(cloud.ec2.instances().is_empty());
+    assert!(cloud.fleet.instances().is_empty());
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn an_instance_is_found_by_its_tags_and_ends_when_it_is_told_to() {
     assert_eq!(element(&found, "instanceId"), id);
     assert_eq!(element(&found, "value"), "a &lt;b&gt; &amp; c");
     assert_eq!(element(&found, "instanceLifecycle"), "spot");
-    let view = cloud.ec2.instances().remove(0);
+    let view = cloud.fleet.instances().remove(0);
     assert_eq!(
         (view.name.as_str(), view.spot, view.zone.as_str()),
         ("a <b> & c", true, "us-west-1a")
@@ -186,7 +186,7 @@ async fn faults_strike_as_often_as_they_should() {
             effect,
         });
         assert_eq!(cloud.post(&launch()).await, None);
-        assert_eq!(cloud.ec2.instances().len(), launched);
+        assert_eq!(cloud.fleet.instances().len(), launched);
     }
     cloud.launch("", &[]).await;
 }

@@ -98,7 +98,7 @@ async fn nothing_that_it_started_survives_it() {
     let daemon = || processes(&dir).iter().any(|(_, command)| command == "sleep 1000");
     until("the daemon runs", daemon).await;
     assert_eq!(cloud.state(&id).await, "running", "a script that ends does not end its machine");
-    cloud.ec2.vanish(&id);
+    cloud.fleet.vanish(&id);
     assert_eq!(cloud.ended(&id).await, "Server.InternalError");
     assert_eq!(processes(&dir), []);
 }
@@ -189,10 +189,10 @@ async fn a_spot_machine_is_told_before_it_is_taken() {
     assert!(get("events/recommendations/rebalance").await.1.contains("noticeTime"));
     assert_eq!(cloud.state(&id).await, "running", "advice takes nothing");
     // Long enough for the questions that follow, however slow this machine is: the second notice ends it.
-    cloud.ec2.spot_notice(&id, Duration::from_hours(1));
+    cloud.ec2.take_back(&id, Duration::from_hours(1));
     assert!(get("spot/instance-action").await.1.contains("\"action\":\"terminate\""));
     assert!(get("spot/termination-time").await.1.ends_with('Z'));
-    cloud.ec2.spot_notice(&id, Duration::ZERO);
+    cloud.ec2.take_back(&id, Duration::ZERO);
     assert_eq!(cloud.ended(&id).await, "Server.SpotInstanceTermination");
 }
 
@@ -206,8 +206,8 @@ async fn instances_die_with_a_sandbox_that_is_killed() {
             id: "i-1".into(),
             dir: Path::new(&dir).join("instances/i-1"),
             isolation: Isolation::best(),
-            user_data: "#!/bin/sh\nsetsid sleep 1000 &\nsleep 1000\n".into(),
-            metadata: "http://127.0.0.1:9".into(),
+            script: "#!/bin/sh\nsetsid sleep 1000 &\nsleep 1000\n".into(),
+            env: Vec::new(),
             metadata_interval: Duration::from_secs(1),
             events: Events::default(),
         };

@@ -10,6 +10,7 @@ use e2e::PATIENCE;
 use e2e::bench::{Usage, resident};
 use sandbox::ci::{JobSpec, Workflow};
 use sandbox::faults::{Effect, Fault, Gate};
+use sandbox::fleet::State;
 use sandbox::world::{Options, World};
 
 /// How long the idle agent is watched; the figures are scaled to a minute.
@@ -107,7 +108,7 @@ fn milli(time: Duration) -> f64 {
 /// The launcher up to its first request to the cloud, and its memory while it makes the instance.
 async fn start(world: World) -> Result<()> {
     let gate = Gate::default();
-    world.ec2.faults().add(Fault {
+    world.cloud.faults().add(Fault {
         request: "RunInstances".into(),
         skip: 0,
         times: 1,
@@ -160,8 +161,8 @@ async fn ready(world: World) -> Result<()> {
 /// The agent's memory, wake-ups and time while idle; its requests in all its life.
 async fn life(world: World) -> Result<()> {
     launch(&world, &["--idle-timeout=never"]).await?;
-    let instance = world.ec2.instances().remove(0);
-    let pid = world.ec2.agent_pid(&instance.id).context("no agent runs")?.unsigned_abs();
+    let instance = world.fleet.instances().remove(0);
+    let pid = world.fleet.agent_pid(&instance.id).context("no agent runs")?.unsigned_abs();
     let (before, asked) = (Usage::of(pid)?, requests(&world));
     tokio::time::sleep(WATCHED).await;
     let minute = Duration::from_mins(1).div_duration_f64(WATCHED);
@@ -172,7 +173,7 @@ async fn life(world: World) -> Result<()> {
     line("agent idle: wake-ups a minute (goal)", woken as f64 * minute, 20.0, "");
     let asked = requests(&world) - asked;
     println!("{:<58} {asked:>9}    {:>9}", "agent idle: forge requests (goal)", 0);
-    world.ec2.signal_agent(&instance.id)?;
+    world.fleet.signal_agent(&instance.id)?;
     wait_gone(&world).await?;
     println!(
         "{:<58} {:>9}    {:>9}",
@@ -207,8 +208,8 @@ async fn notice(world: World) -> Result<()> {
             .await;
         works.context("the job does not run")?;
         tokio::time::sleep(AS_IN_PRODUCTION / 4 * number / NOTICES).await;
-        let instance = world.ec2.instances().pop().context("no instance")?;
-        world.ec2.spot_notice(&instance.id, LEFT);
+        let instance = world.fleet.instances().pop().context("no instance")?;
+        world.cloud.take_back(&instance.id, LEFT);
         wait_gone(&world).await?;
         let events = world.events.all();
         let last = |text: &str| {
@@ -300,7 +301,7 @@ fn padded(archive: &[u8]) -> Result<Vec<u8>> {
 }
 
 async fn wait_gone(world: &World) -> Result<()> {
-    let gone = |_: &_| world.ec2.instances().iter().all(|instance| instance.state == "terminated");
+    let gone = |_: &_| world.fleet.instances().iter().all(|instance| instance.state == State::Ended);
     world.events.wait(PATIENCE, gone).await.context("the instance did not go")?;
     Ok(())
 }

@@ -211,9 +211,9 @@ async fn until_moment(forge: Kind, when: When) -> Held {
             }
         }
     }
-    let id = scene.world.ec2.instances().remove(0).id;
+    let id = scene.world.fleet.instances().remove(0).id;
     if let (When::Rerunning, Some(gate)) = (when, &gate) {
-        scene.world.ec2.signal_agent(&id).unwrap();
+        scene.world.fleet.signal_agent(&id).unwrap();
         gate.reached().await;
     }
     Held {
@@ -263,16 +263,16 @@ impl Held {
             Fault::RunnerDeaf => {
                 self.signal(self.names.runner, Signal::SIGSTOP);
                 // Of a notice's time the runner gets a part to stop in, which is over sooner than the minute that it gets otherwise.
-                self.scene.world.ec2.spot_notice(&self.id, NOTICE);
+                self.scene.world.cloud.take_back(&self.id, NOTICE);
             }
             Fault::BothKilled => {
                 // An agent that sees its runner's end first takes it for a crash of the runner.
-                let runner = self.scene.world.ec2.pid(&self.id, self.names.runner).expect("it runs");
+                let runner = self.scene.world.fleet.pid(&self.id, self.names.runner).expect("it runs");
                 self.signal("cml-agent", Signal::SIGKILL);
                 kill(Pid::from_raw(runner), Signal::SIGKILL).unwrap();
             }
             Fault::DiskFull => self.inside("mount -o remount,size=64k /var/lib/cml; cat /dev/zero >/var/lib/cml/all 2>/dev/null; :"),
-            Fault::MetadataSilent => self.scene.world.ec2.silence_metadata(&self.id),
+            Fault::MetadataSilent => self.scene.world.cloud.silence_metadata(&self.id),
             Fault::ForgeUnreachable => {
                 forge(Effect::Reset);
                 self.scene.world.forge.faults().add(faults::Fault {
@@ -287,7 +287,7 @@ impl Held {
             Fault::PowerOffRefused => {
                 for way in ["systemctl", "poweroff"] {
                     std::fs::write(
-                        self.scene.world.ec2.machine_dir(&self.id).join("shims").join(way),
+                        self.scene.world.fleet.machine_dir(&self.id).join("shims").join(way),
                         "#!/bin/sh\nexit 1\n",
                     )
                     .unwrap();
@@ -297,13 +297,13 @@ impl Held {
     }
 
     fn signal(&self, program: &str, signal: Signal) {
-        let pid = self.scene.world.ec2.pid(&self.id, program).expect("it runs");
+        let pid = self.scene.world.fleet.pid(&self.id, program).expect("it runs");
         kill(Pid::from_raw(pid), signal).unwrap();
     }
 
     /// Runs a script as root of the instance.
     fn inside(&self, script: &str) {
-        let agent = self.scene.world.ec2.agent_pid(&self.id).expect("the agent runs");
+        let agent = self.scene.world.fleet.agent_pid(&self.id).expect("the agent runs");
         let status = Command::new("nsenter")
             .args(["--mount", "--root", "--wd", "--target", &agent.to_string(), "sh", "-c", script])
             .status();

@@ -1,21 +1,18 @@
 //! Instances: launched, described, terminated, read.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
-use tokio::sync::Notify;
 
 use super::answers::{self, Refusal, group, items, text};
 use super::check::{self, refuse};
-use super::{Ec2, Form, Instance, State, lock, machine};
-use crate::events::Source;
+use super::{Ec2, Form, Launched, lock, names};
 use crate::faults::matches;
-use crate::imds::Metadata;
-use crate::instance;
+use crate::fleet::{Launch, Off, Ready, State};
+use crate::imds::{self, Metadata};
+use crate::instance::user_data;
 
 /// EC2 gives the last part of the console only.
 const CONSOLE: usize = 64 << 10;
@@ -55,10 +52,10 @@ pub fn is_spot(form: &Form) -> bool {
 pub fn run(ec2: &Ec2, form: &Form, region: &str) -> Result<String, Refusal> {
     let zone = check::launch(form, region)?;
     let token = form.get("ClientToken").filter(|token| !token.is_empty());
-    let mut instances = lock(&ec2.0.instances);
-    if let Some(known) = instances
+    let mut launches = lock(&ec2.0.launches);
+    if let Some(known) = launches
         .iter()
-        .find(|instance| token.is_some() && instance.form.get("ClientToken") == token)
+        .find(|launched| token.is_some() && launched.form.get("ClientToken") == token)
     {
         if known.form != *form {
             return refuse(
@@ -66,45 +63,69 @@ pub fn run(ec2: &Ec2, form: &Form, region: &str) -> Result<String, Refusal> {
                 "Arguments on this idempotent request are inconsistent with arguments used in previous request(s).",
             );
         }
-        return Ok(reservation(known));
+        return Ok(reservation(ec2, known));
     }
     check::capacity(&lock(&ec2.0.full), form, &zone)?;
-    let id = format!("i-{:017x}", 0x0e00 + instances.len() + 1);
-    let name = tags(form, "instance").get("Name").cloned().unwrap_or_default();
-    let instance = Instance {
+    let id = format!("i-{:017x}", 0x0e00 + launches.len() + 1);
+    let new = Launched {
         metadata: Metadata::new(&id, &zone, form),
-        id: id.clone(),
-        state: State::Pending,
-        reason: String::new(),
+        id,
         form: form.clone(),
         zone,
-        launched: SystemTime::now(),
-        end: Arc::new(Notify::new()),
     };
-    let answer = reservation(&instance);
-    let market = if is_spot(form) { "spot" } else { "on-demand" };
-    let detail = format!("{} {} in {} ({market})", name, form["InstanceType"], instance.zone);
-    instances.push(instance);
-    drop(instances);
-    ec2.0.events.push(Source::Cloud, "instance-launched", &id, detail);
-    machine::start(ec2, &id);
+    ec2.0.fleet.launch(launch(&new));
+    let answer = reservation(ec2, &new);
+    launches.push(new);
     Ok(answer)
 }
 
-fn reservation(instance: &Instance) -> String {
-    text("reservationId", &instance.id.replacen('i', "r", 1))
-        + &text("ownerId", "123456789012")
-        + "<groupSet/>"
-        + &items("instancesSet", [describe_one(instance)])
+/// What a launch means for the instance.
+fn launch(launched: &Launched) -> Launch {
+    let Launched { id, form, zone, metadata } = launched.clone();
+    let stays = form
+        .get("InstanceInitiatedShutdownBehavior")
+        .is_none_or(|behaviour| behaviour != "terminate")
+        && !is_spot(&form);
+    let tags = tags(&form, "instance");
+    Launch {
+        id,
+        name: tags.get("Name").cloned().unwrap_or_default(),
+        kind: form.get("InstanceType").cloned().unwrap_or_default(),
+        zone,
+        spot: is_spot(&form),
+        tags,
+        off: Off {
+            reason: "Client.InstanceInitiatedShutdown",
+            stays,
+        },
+        boot: Box::pin(async move {
+            let service = imds::serve(metadata).await?;
+            Ok(Ready {
+                script: user_data(form.get("UserData").map(String::as_str).unwrap_or_default())?,
+                env: vec![("AWS_EC2_METADATA_SERVICE_ENDPOINT", service.url())],
+                keep: Box::new(service),
+            })
+        }),
+    }
 }
 
-fn describe_one(instance: &Instance) -> String {
-    let get = |name: &str| instance.form.get(name).map(String::as_str).unwrap_or_default();
+fn reservation(ec2: &Ec2, launched: &Launched) -> String {
+    text("reservationId", &launched.id.replacen('i', "r", 1))
+        + &text("ownerId", "123456789012")
+        + "<groupSet/>"
+        + &items("instancesSet", [describe_one(ec2, launched)])
+}
+
+fn describe_one(ec2: &Ec2, launched: &Launched) -> String {
+    let Some(instance) = ec2.0.fleet.instance(&launched.id) else {
+        return String::new();
+    };
+    let get = |name: &str| launched.form.get(name).map(String::as_str).unwrap_or_default();
     let state = |name: &str, state: State| {
-        let (code, word) = state.names();
+        let (code, word) = names(state);
         group(name, &(text("code", &code.to_string()) + &text("name", word)))
     };
-    let launched = Timestamp::try_from(instance.launched)
+    let time = Timestamp::try_from(instance.launched)
         .map(|at| format!("{at:.3}"))
         .unwrap_or_default();
     let mut out = [
@@ -112,20 +133,20 @@ fn describe_one(instance: &Instance) -> String {
         text("imageId", get("ImageId")),
         state("instanceState", instance.state),
         text("instanceType", get("InstanceType")),
-        text("launchTime", &launched),
+        text("launchTime", &time),
         group(
             "placement",
             &(text("availabilityZone", &instance.zone) + &text("tenancy", "default")),
         ),
         text("privateIpAddress", "172.31.0.10"),
         text("clientToken", get("ClientToken")),
-        answers::tags(&tags(&instance.form, "instance")),
+        answers::tags(&instance.tags),
     ]
     .concat();
     if instance.state == State::Running {
         out += &text("ipAddress", "192.0.2.10");
     }
-    if is_spot(&instance.form) {
+    if instance.spot {
         out += &text("instanceLifecycle", "spot");
     }
     if !instance.reason.is_empty() {
@@ -140,34 +161,36 @@ fn describe_one(instance: &Instance) -> String {
 
 pub fn describe(ec2: &Ec2, form: &Form) -> Result<String, Refusal> {
     let ids = list(form, "InstanceId");
-    let instances = lock(&ec2.0.instances);
-    if let Some(unknown) = ids.iter().find(|id| !instances.iter().any(|instance| instance.id == **id)) {
+    let launches = lock(&ec2.0.launches);
+    if let Some(unknown) = ids.iter().find(|id| !launches.iter().any(|launched| launched.id == **id)) {
         return refuse("InvalidInstanceID.NotFound", format!("The instance ID '{unknown}' does not exist"));
     }
     let filters = filters(form);
-    let wanted = |instance: &&Instance| {
-        let tags = tags(&instance.form, "instance");
+    let wanted = |launched: &&Launched| {
+        let tags = tags(&launched.form, "instance");
+        let state = ec2.0.fleet.instance(&launched.id).map(|instance| names(instance.state).1);
         let value = |name: &str| match name.strip_prefix("tag:") {
             Some(key) => tags.get(key).cloned(),
-            None if name == "instance-state-name" => Some(instance.state.names().1.to_owned()),
-            None if name == "client-token" => instance.form.get("ClientToken").cloned(),
+            None if name == "instance-state-name" => state.map(str::to_owned),
+            None if name == "client-token" => launched.form.get("ClientToken").cloned(),
             None => None,
         };
-        (ids.is_empty() || ids.contains(&instance.id))
+        (ids.is_empty() || ids.contains(&launched.id))
             && filters
                 .iter()
                 .all(|(name, allowed)| value(name).is_some_and(|value| allowed.iter().any(|pattern| matches(pattern, &value))))
     };
-    Ok(items("reservationSet", instances.iter().filter(wanted).map(reservation)))
+    let found = launches.iter().filter(wanted);
+    Ok(items("reservationSet", found.map(|launched| reservation(ec2, launched))))
 }
 
 pub fn terminate(ec2: &Ec2, form: &Form) -> Result<String, Refusal> {
     let mut changes = Vec::new();
     for id in list(form, "InstanceId") {
-        let Some((before, after)) = ec2.terminate(&id, "Client.UserInitiatedShutdown") else {
+        let Some((before, after)) = ec2.0.fleet.end(&id, "Client.UserInitiatedShutdown") else {
             return refuse("InvalidInstanceID.NotFound", format!("The instance ID '{id}' does not exist"));
         };
-        let state = |name: &str, state: State| group(name, &(text("code", &state.names().0.to_string()) + &text("name", state.names().1)));
+        let state = |name: &str, state: State| group(name, &(text("code", &names(state).0.to_string()) + &text("name", names(state).1)));
         changes.push(text("instanceId", &id) + &state("currentState", after) + &state("previousState", before));
     }
     Ok(items("instancesSet", changes))
@@ -175,10 +198,10 @@ pub fn terminate(ec2: &Ec2, form: &Form) -> Result<String, Refusal> {
 
 pub fn console(ec2: &Ec2, form: &Form) -> Result<String, Refusal> {
     let id = form.get("InstanceId").cloned().unwrap_or_default();
-    if ec2.with(&id, |_| ()).is_none() {
+    if ec2.launched(&id).is_none() {
         return refuse("InvalidInstanceID.NotFound", format!("The instance ID '{id}' does not exist"));
     }
-    let bytes = std::fs::read(ec2.machine_dir(&id).join(instance::CONSOLE)).unwrap_or_default();
+    let bytes = ec2.0.fleet.console(&id);
     let tail = &bytes[bytes.len().saturating_sub(CONSOLE)..];
     let now = format!("{:.3}", Timestamp::now());
     Ok(text("instanceId", &id) + &text("timestamp", &now) + &text("output", &STANDARD.encode(tail)))

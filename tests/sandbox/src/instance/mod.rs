@@ -91,9 +91,9 @@ pub struct Boot {
     /// How it is kept apart.
     pub isolation: Isolation,
     /// Its start-up data, unpacked.
-    pub user_data: String,
-    /// Its metadata service.
-    pub metadata: String,
+    pub script: String,
+    /// What its programs are told of where their cloud is.
+    pub env: Vec<(&'static str, String)>,
     /// How often its agent asks the metadata service.
     pub metadata_interval: Duration,
     /// Where its console goes.
@@ -131,8 +131,8 @@ impl Machine {
     /// Boots: like cloud-init, executes user data that begins with `#!`, once.
     pub fn boot(boot: Boot) -> Result<Self> {
         let dir = &boot.dir;
-        let script = if boot.user_data.starts_with("#!") {
-            boot.user_data.as_str()
+        let script = if boot.script.starts_with("#!") {
+            boot.script.as_str()
         } else {
             "#!/bin/sh\n"
         };
@@ -239,8 +239,8 @@ fn environment(boot: &Boot) -> Vec<(&'static str, String)> {
         ("LANG", "C.UTF-8".into()),
         ("CML_CONSOLE", shown("console")),
         ("CML_METADATA_INTERVAL", boot.metadata_interval.as_millis().to_string()),
-        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", boot.metadata.clone()),
     ];
+    environment.extend(boot.env.iter().cloned());
     if boot.isolation == Isolation::PrivateRoot {
         environment.push(("CML_ROOT", shown("root")));
     }

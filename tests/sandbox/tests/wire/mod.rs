@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sandbox::ec2::{ACCESS_KEY, Ec2, Options};
+use sandbox::ec2::{ACCESS_KEY, Ec2};
 use sandbox::events::{Event, Events};
+use sandbox::fleet::{Fleet, Options};
 use sandbox::instance::Isolation;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -49,6 +50,7 @@ pub fn element(xml: &str, name: &str) -> String {
 /// An EC2, and what it is made of.
 pub struct Cloud {
     pub ec2: Ec2,
+    pub fleet: Fleet,
     pub events: Events,
     pub dir: TempDir,
 }
@@ -66,10 +68,10 @@ impl Cloud {
             dir: dir.path().join("instances"),
             isolation: Isolation::best(),
             metadata_interval: Duration::from_millis(200),
-            record,
         };
-        let ec2 = Ec2::start(events.clone(), options).await.unwrap();
-        Self { ec2, events, dir }
+        let fleet = Fleet::new(events.clone(), options);
+        let ec2 = Ec2::start(events.clone(), fleet.clone(), record).await.unwrap();
+        Self { ec2, fleet, events, dir }
     }
 
     /// A request that is signed for us-west-1; `None` when the connection was closed.

@@ -1,0 +1,112 @@
+//! The cloud of a world, whichever it is: what scenarios ask of it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::ec2::Ec2;
+use crate::events::Events;
+use crate::faults::Faults;
+use crate::fleet::Fleet;
+
+/// Which cloud.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Amazon EC2.
+    #[default]
+    Aws,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 1] = [Self::Aws];
+
+    /// What `--cloud` calls it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Aws => "aws",
+        }
+    }
+
+    /// What people call it.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Aws => "EC2",
+        }
+    }
+
+    /// The call that makes an instance, as [`Faults`] and [`Cloud::calls`] name it.
+    pub const fn creation(self) -> &'static str {
+        match self {
+            Self::Aws => "RunInstances",
+        }
+    }
+}
+
+/// A cloud; clones share it.
+#[derive(Clone)]
+pub enum Cloud {
+    /// Amazon EC2.
+    Aws(Ec2),
+}
+
+/// Asks the cloud, whichever it is.
+macro_rules! ask {
+    ($cloud:expr, $server:ident => $question:expr) => {
+        match $cloud {
+            Cloud::Aws($server) => $question,
+        }
+    };
+}
+
+impl Cloud {
+    /// Starts one on a free port, whose instances are these. Every request is written down in `record`, if that is given.
+    pub async fn start(kind: Kind, events: Events, fleet: Fleet, record: Option<PathBuf>) -> Result<Self> {
+        match kind {
+            Kind::Aws => Ec2::start(events, fleet, record).await.map(Self::Aws),
+        }
+    }
+
+    /// Which it is.
+    pub const fn kind(&self) -> Kind {
+        match self {
+            Self::Aws(_) => Kind::Aws,
+        }
+    }
+
+    /// What goes wrong here.
+    pub fn faults(&self) -> &Faults {
+        ask!(self, server => server.faults())
+    }
+
+    /// The next `times` requests of this action are refused with this code of the cloud's, as the cloud does it.
+    pub fn fail(&self, action: &str, code: &str, times: usize) {
+        ask!(self, server => server.fail(action, code, times));
+    }
+
+    /// Every call so far, by its name.
+    pub fn calls(&self) -> Vec<String> {
+        ask!(self, server => server.calls())
+    }
+
+    /// The cloud takes a machine back: the notice now, the machine after `left`.
+    pub fn take_back(&self, id: &str, left: Duration) {
+        ask!(self, server => server.take_back(id, left));
+    }
+
+    /// The metadata service of an instance answers no more.
+    pub fn silence_metadata(&self, id: &str) {
+        ask!(self, server => server.silence_metadata(id));
+    }
+
+    /// What a command is told of where the cloud is, and who it is there; its key is made of `secret`.
+    pub fn command_env(&self, secret: &str) -> Vec<(&'static str, String)> {
+        ask!(self, server => server.command_env(secret))
+    }
+
+    /// Ends it; its instances are the fleet's to end.
+    pub async fn close(&self) {
+        ask!(self, server => server.close().await);
+    }
+}
