@@ -85,6 +85,15 @@ impl Machine {
         }
     }
 
+    /// Whether the cloud's word alone makes it look useless; only its runner can tell.
+    pub fn is_suspect(&self, now: Timestamp) -> bool {
+        self.instance.life == Life::Stopped || (self.instance.life == Life::Live && self.is_late(now))
+    }
+
+    fn is_late(&self, now: Timestamp) -> bool {
+        self.deadline().is_some_and(|deadline| now.duration_since(deadline) > PATIENCE)
+    }
+
     /// Whether it is still good for anything.
     pub fn verdict(&self, now: Timestamp) -> Verdict {
         // A stopped machine's disk costs money, and nobody starts it again.
@@ -95,7 +104,7 @@ impl Machine {
             Some(runner) if runner.online || runner.busy => Verdict::Keep,
             Some(_) if self.instance.is_gone() => Verdict::Forget,
             _ if self.instance.is_gone() => Verdict::Keep,
-            runner if self.deadline().is_some_and(|deadline| now.duration_since(deadline) > PATIENCE) => Verdict::Destroy(match runner {
+            runner if self.is_late(now) => Verdict::Destroy(match runner {
                 Some(_) => "it is past its deadline, and its runner is offline",
                 None => "it is past its deadline, and has no runner",
             }),

@@ -6,18 +6,24 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use common::error::{Class, Failure};
 use common::forge::{Forge, Removal, When, Which};
 use common::log::escape;
 use jiff::Timestamp;
+use tokio::time::timeout;
 
-use crate::cloud::{Cloud, Life, Search};
+use crate::cloud::{Cloud, Instance, Life, Search};
 use crate::options::Output;
 use crate::request::Request;
 use crate::session::Session;
 use crate::signal::stoppable;
 use machine::Machine;
+
+/// How long a launch that is done may go on with it: looking twice takes a third of that.
+const TIDY: Duration = Duration::from_mins(1);
 
 /// What is to be done with them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +53,18 @@ pub fn run(request: &Request, command: &Command) -> Result<()> {
         stoppable(&mut session.signals, fleet.act(command)).await
     })?;
     crate::write_out(said.as_bytes())
+}
+
+/// In passing, after a launch: ends those of `found`, which the cloud has just listed, that nobody needs. What cannot be done now is left to the next launch.
+pub async fn tidy(request: &Request, forge: &dyn Forge, cloud: &dyn Cloud, found: Vec<Instance>) {
+    let fleet = Fleet { request, forge, cloud };
+    match timeout(TIDY, fleet.tidy(found)).await {
+        Ok(Ok(said)) => said
+            .lines()
+            .for_each(|line| tracing::info!("cleaned up after an earlier launch: {line}")),
+        Ok(Err(error)) => tracing::warn!("cleaning up after earlier launches: {error:#}; `cml runner reap` does it again"),
+        Err(_) => tracing::warn!("cleaning up after earlier launches takes too long; `cml runner reap` does it again"),
+    }
 }
 
 /// The machines of one repository in one region, and whom to ask about them.

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use super::Fleet;
 use super::machine::{Machine, Verdict};
+use crate::cloud::Instance;
 
 /// A runner that only restarts is back by then: what is to be destroyed is looked at twice.
 const SECOND_LOOK: Duration = Duration::from_secs(20);
@@ -18,23 +19,46 @@ const SECOND_LOOK: Duration = Duration::from_secs(20);
 const RERUN: Duration = Duration::from_mins(1);
 
 impl Fleet<'_> {
-    /// Does it, or with `--dry-run` only says it; goes on past what fails.
+    /// Does it, or with `--dry-run` only says it.
     pub(super) async fn reap(&self) -> Result<String> {
         let machines = self.machines().await?;
         let doomed = self.doomed(&machines).await?;
+        self.clean(&machines, &doomed).await
+    }
+
+    /// Ends those of `found`, which the cloud has just listed, that nobody needs; forgets and runs again nothing else.
+    pub(super) async fn tidy(&self, found: Vec<Instance>) -> Result<String> {
+        let now = Timestamp::now();
+        let found = found.into_iter().map(Machine::new);
+        let mut suspects = found.filter(|machine| machine.is_of(&self.request.repo) && machine.is_suspect(now));
+        if suspects.next().is_none() {
+            return Ok(String::new());
+        }
+        let mut machines = self.machines().await?;
+        let doomed = self.doomed(&machines).await?;
+        machines.retain(|machine| doomed.contains(&machine.instance.id));
+        if machines.is_empty() {
+            return Ok(String::new());
+        }
+        self.clean(&machines, &doomed).await
+    }
+
+    /// Goes on past what fails.
+    async fn clean(&self, machines: &[Machine], doomed: &[String]) -> Result<String> {
         let (mut said, mut failed) = (String::new(), Vec::new());
         let mut note = |outcome: Result<String>| match outcome {
             Ok(line) => said += &line,
             Err(error) => failed.push(format!("{error:#}")),
         };
-        for machine in &machines {
+        for machine in machines {
+            // Before it is destroyed: not every cloud keeps the console of what is gone.
+            if machine.instance.is_gone() {
+                note(self.run_again(machine).await);
+            }
             match machine.verdict(Timestamp::now()) {
                 Verdict::Destroy(why) if doomed.contains(&machine.instance.id) => note(self.destroy(machine, why).await),
                 Verdict::Forget => note(self.forget_gone(machine).await),
                 Verdict::Destroy(_) | Verdict::Keep => {}
-            }
-            if machine.instance.is_gone() {
-                note(self.run_again(machine).await);
             }
         }
         if said.is_empty() && failed.is_empty() {
@@ -56,7 +80,12 @@ impl Fleet<'_> {
             doomed.map(|machine| machine.instance.id.clone()).collect()
         };
         let first = useless(machines);
-        if first.is_empty() || self.is_rehearsal() {
+        let is_sure = |id: &String| {
+            machines
+                .iter()
+                .any(|machine| machine.instance.id == *id && machine.instance.is_gone())
+        };
+        if first.iter().all(is_sure) || self.is_rehearsal() {
             return Ok(first);
         }
         tracing::info!("looking again at {} in {} s", first.join(", "), SECOND_LOOK.as_secs());

@@ -195,3 +195,47 @@ async fn the_runner_of_a_name_is_that_of_the_last_machine_of_that_name() {
     let seen: Vec<_> = machines.iter().map(|one| (one.instance.id.as_str(), one.runner_state())).collect();
     assert_eq!(seen, [("i-old", "none"), ("i-new", "offline")]);
 }
+
+/// What a launch says when it looks at what the cloud lists.
+async fn tidy(servers: &Servers, found: Vec<Instance>) -> String {
+    let request = request(&[]);
+    let fleet = Fleet {
+        request: &request,
+        forge: servers,
+        cloud: servers,
+    };
+    fleet.tidy(found).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_launch_that_sees_nothing_useless_asks_nobody() {
+    let servers = orphan();
+    let early = Instance {
+        tags: [("cml-deadline".to_owned(), "9999-01-01T00:00:00Z".to_owned())].into(),
+        ..tagged("running")
+    };
+    let foreign = Instance {
+        tags: [("cml-repo".to_owned(), "https://github.com/octo/other".to_owned())].into(),
+        ..tagged("stopped")
+    };
+    assert_eq!(tidy(&servers, vec![early, foreign, tagged("terminated")]).await, "");
+    assert_eq!(servers.state().calls, [""; 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stopped_is_ended_without_a_second_look() {
+    let servers = Servers::default();
+    servers.state().others = vec![tagged("stopped")];
+    assert_eq!(tidy(&servers, vec![tagged("stopped")]).await, "trainer (i-1): terminated\n");
+    // Its console goes with it on some clouds: what it could not run again is read before.
+    assert_eq!(servers.state().calls, ["find", "runners", "console i-1", "destroy i-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_looks_useless_is_looked_at_twice() {
+    let servers = orphan();
+    let found = vec![tagged("running")];
+    assert_eq!(tidy(&servers, found).await, "trainer (i-1): terminated\n");
+    let calls = servers.state().calls.clone();
+    assert_eq!(calls, ["find", "runners", "find", "runners", "destroy i-1"]);
+}

@@ -20,6 +20,7 @@ use jiff::Timestamp;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::cloud::{Cloud, Instance, Order, Search};
+use crate::fleet;
 use crate::request::Request;
 use crate::session::{Session, runtime};
 use crate::signal::{Signals, stoppable};
@@ -29,6 +30,9 @@ use prepare::Prepared;
 
 /// How long the console may take to answer after a failure: the instance costs money meanwhile.
 const CONSOLE: Duration = Duration::from_secs(20);
+
+/// How long the cloud may take to tell the address of an instance whose runner is online.
+const LAST_LOOK: Duration = Duration::from_secs(20);
 
 /// So many signals end a roll-back too.
 const LAST_SIGNAL: usize = 3;
@@ -133,7 +137,7 @@ impl Launch<'_> {
         let work = timeout_at(deadline, self.work(&mut made));
         let ending = stoppable(signals, async { Ok(work.await) }).await;
         let error = match ending {
-            Ok(Ok(Ok(outcome))) => return Ok(outcome),
+            Ok(Ok(Ok(outcome))) => return Ok(self.finish(outcome, signals).await),
             Ok(Ok(Err(error))) | Err(error) => error,
             Ok(Err(_)) => diagnosis::late(self.prepared.budget, made.stage),
         };
@@ -167,7 +171,27 @@ impl Launch<'_> {
         made.stage = "waiting for the runner to be online";
         self.wait_online(&instance, made).await?;
         tracing::info!("{name} is online after {} s", self.start.elapsed().as_secs());
-        Ok(Outcome::Launched(self.refreshed(instance).await))
+        Ok(Outcome::Launched(instance))
+    }
+
+    /// What is done when nothing can go wrong with the launch any more: learns the instance's address, and cleans up after others. A signal only ends that.
+    async fn finish(&self, outcome: Outcome, signals: &mut Signals) -> Outcome {
+        let Outcome::Launched(instance) = outcome else {
+            return outcome;
+        };
+        let mut found = match timeout(LAST_LOOK, self.cloud.find(&Search::All)).await {
+            Ok(Ok(found)) => found,
+            Ok(Err(error)) => {
+                tracing::warn!("asking for the instance's address: {error:#}");
+                Vec::new()
+            }
+            Err(_) => Vec::new(),
+        };
+        let own = found.iter().position(|found| found.id == instance.id);
+        let instance = own.map_or(instance, |own| found.swap_remove(own));
+        let tidied = async { Ok(fleet::tidy(self.request, self.forge, self.cloud, found).await) };
+        let _ = stoppable(signals, tidied).await;
+        Outcome::Launched(instance)
     }
 
     /// Whether the machine gets a configuration for one job only, with which nothing else can be done.
@@ -234,17 +258,6 @@ impl Launch<'_> {
                     made.may_be_registered = made.registration.is_some();
                 }
                 Err(error.context("creating the instance"))
-            }
-        }
-    }
-
-    /// The instance with what the cloud knows only now: its address.
-    async fn refreshed(&self, instance: Instance) -> Instance {
-        match self.cloud.find(&Search::Launch(&self.prepared.launch_id)).await {
-            Ok(found) => found.into_iter().find(|found| found.id == instance.id).unwrap_or(instance),
-            Err(error) => {
-                tracing::warn!("asking for the instance's address: {error:#}");
-                instance
             }
         }
     }

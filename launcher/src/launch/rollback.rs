@@ -9,7 +9,7 @@ use common::spec::CloudKind;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Launch, Made, Making};
-use crate::cloud::{Instance, Search};
+use crate::cloud::{Instance, Life, Search};
 
 /// All that destroying one instance may take, tries and pauses together.
 const DESTROY: Duration = Duration::from_mins(1);
@@ -64,8 +64,9 @@ impl Launch<'_> {
                 .await
                 .unwrap_or_else(|_| Err(anyhow::anyhow!("the cloud does not answer")));
             match found {
-                Ok(found) if found.iter().any(|instance| !instance.is_gone()) || Instant::now() >= end => {
-                    return Ok(found.into_iter().filter(|instance| !instance.is_gone()).collect());
+                // What is stopped still costs money.
+                Ok(found) if found.iter().any(|instance| instance.life != Life::Gone) || Instant::now() >= end => {
+                    return Ok(found.into_iter().filter(|instance| instance.life != Life::Gone).collect());
                 }
                 // Whoever may not look could not make anything either.
                 Err(error) if made.making == Making::Refused && Report(&error).class() == Class::Access => return Ok(Vec::new()),

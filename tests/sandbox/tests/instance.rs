@@ -99,7 +99,7 @@ async fn nothing_that_it_started_survives_it() {
     until("the daemon runs", daemon).await;
     assert_eq!(cloud.state(&id).await, "running", "a script that ends does not end its machine");
     cloud.fleet.vanish(&id);
-    assert_eq!(cloud.ended(&id).await, "Server.InternalError");
+    assert_eq!(cloud.ended(&id).await, "it was lost");
     assert_eq!(processes(&dir), []);
 }
 

@@ -10,6 +10,7 @@ use common::forge::Removal;
 use common::spec::{Credential, RunnerSpec};
 
 use super::{LAST_SIGNAL, Outcome};
+use crate::cloud::{Instance, Life};
 use servers::Fault;
 use world::{World, instance, runner};
 
@@ -53,6 +54,26 @@ async fn a_launch_from_start_to_end() {
     assert!(!tag("cml").is_empty() && tag("cml-deadline").ends_with('Z'), "{:?}", order.tags);
     let spec = world.spec();
     assert!(matches!(spec.credential, Credential::Token(token) if token.expose() == "ghp_canary"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_launch_left_stopped_is_ended_once_the_runner_is_online() {
+    let world = World::new(&[]);
+    world.other(Instance {
+        id: "i-0".into(),
+        life: Life::Stopped,
+        tags: [("cml-repo".to_owned(), "https://github.com/octo/train".to_owned())].into(),
+        ..instance()
+    });
+    let outcome = world.launch().await.unwrap();
+    assert!(matches!(outcome, Outcome::Launched(own) if own.id == "i-1"));
+    let calls = world.calls();
+    assert_eq!(
+        calls.iter().filter(|call| call.starts_with("destroy")).collect::<Vec<_>>(),
+        ["destroy i-0"]
+    );
+    world.fails("destroy", failure(Class::Access));
+    world.launch().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -102,6 +102,11 @@ impl World {
         self.with(|state| state.runners.push(runner));
     }
 
+    /// An instance that somebody else made.
+    pub fn other(&self, instance: Instance) {
+        self.with(|state| state.others.push(instance));
+    }
+
     pub fn registers_as(&self, runner: Runner, removal: Removal) {
         self.with(|state| state.registers = Some((runner, removal)));
     }
