@@ -3,8 +3,9 @@
 
 use std::fmt::Write as _;
 
-use clap::Arg;
+use clap::{Arg, ValueEnum as _};
 use common::error::Class;
+use common::spec::CloudKind;
 
 use crate::cli::names::{Kind, Names, Opt};
 use crate::cli::{command, support};
@@ -207,6 +208,34 @@ fn reference() -> String {
         writeln!(text, "| {code} | {meaning} | {retry} |").unwrap();
     }
     text
+}
+
+/// Which cloud takes which of the cloud options.
+fn support_table() -> String {
+    let clouds = CloudKind::value_variants();
+    let names: Vec<String> = clouds.iter().map(|cloud| format!("`{cloud}`")).collect();
+    let mut text = format!("| | {} |\n|---|{}\n", names.join(" | "), "---|".repeat(clouds.len()));
+    for row in rows().iter().filter(|row| row.heading == "Cloud options" && row.opt.id != "cloud") {
+        let cell = |cloud: &CloudKind| if support::takes(*cloud, &row.opt.id) { "yes" } else { "refused" };
+        let cells: Vec<&str> = clouds.iter().map(cell).collect();
+        writeln!(text, "| `--{}` | {} |", row.opt.long, cells.join(" | ")).unwrap();
+    }
+    text
+}
+
+#[test]
+fn the_table_of_clouds_is_what_the_program_says() {
+    const CLOUDS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/clouds.md");
+    let (begin, end) = ("by `make golden` -->\n", "<!-- end -->");
+    let kept = std::fs::read_to_string(CLOUDS).unwrap();
+    let (before, rest) = kept.split_once(begin).unwrap();
+    let (_, after) = rest.split_once(end).unwrap();
+    let text = format!("{before}{begin}{}{end}{after}", support_table());
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(CLOUDS, &text).unwrap();
+    }
+    let kept = std::fs::read_to_string(CLOUDS).unwrap();
+    assert!(kept == text, "docs/clouds.md is not what the program says: run `make golden`");
 }
 
 #[test]

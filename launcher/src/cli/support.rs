@@ -61,6 +61,13 @@ fn check<K: Display + PartialEq>(table: &[(&str, &[K])], flag: &str, chosen: &K,
     Ok(())
 }
 
+/// Whether a cloud takes an option, for the table of clouds.
+#[cfg(test)]
+pub fn takes(cloud: CloudKind, id: &str) -> bool {
+    let row = CLOUDS.iter().find(|(limited, _)| *limited == id);
+    row.is_none_or(|(_, supporting)| supporting.contains(&cloud))
+}
+
 /// The clouds or forges that an option is limited to, for the reference.
 #[cfg(test)]
 pub fn limits(id: &str) -> Option<String> {
