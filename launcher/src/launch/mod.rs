@@ -189,7 +189,10 @@ impl Launch<'_> {
         };
         let own = found.iter().position(|found| found.id == instance.id);
         let instance = own.map_or(instance, |own| found.swap_remove(own));
-        let tidied = async { Ok(fleet::tidy(self.request, self.forge, self.cloud, found).await) };
+        let tidied = async {
+            fleet::tidy(self.request, self.forge, self.cloud, found).await;
+            Ok(())
+        };
         let _ = stoppable(signals, tidied).await;
         Outcome::Launched(instance)
     }

@@ -62,6 +62,19 @@ impl Host {
         child
     }
 
+    /// Waits until the agent has written down that a job runs.
+    async fn knows_its_job(&self) {
+        let remains = self.path(".cml/here/state.json");
+        let known = async {
+            while !std::fs::read_to_string(&remains).is_ok_and(|text| text.contains("\"at\"")) {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(e2e::PATIENCE, known)
+            .await
+            .expect("the agent writes its job down");
+    }
+
     /// The host is as it was.
     async fn end(self) {
         let pressed = std::fs::read_to_string(self.path("pressed")).unwrap_or_default();
@@ -89,7 +102,8 @@ async fn it_stays_up_when_its_runner_has_nothing_to_do_any_more(scene: Scene) {
 
 async fn it_stays_up_when_its_runner_has_lived_long_enough(scene: Scene) {
     let host = Host::of(scene);
-    ended(host.online(&["--idle-timeout=never", "--max-lifetime=3s"]).await)
+    // Several times what it takes to come online, on a machine that does other things too.
+    ended(host.online(&["--idle-timeout=never", "--max-lifetime=12s"]).await)
         .await
         .succeeded();
     host.end().await;
@@ -117,6 +131,8 @@ async fn it_stays_up_when_the_agent_was_killed_and_the_next_one_clears_up(scene:
     let run = host.scene.job(&until(&gate));
     let first = host.online(&["--idle-timeout=never"]).await;
     host.scene.working().await;
+    // The job's word can be here before the agent has heard of the job.
+    host.knows_its_job().await;
     signal(&first, Signal::SIGKILL);
     ended(first).await;
     // The one after it never resumes: it ends what was left, has the job run again, and says that something was wrong.
