@@ -38,6 +38,8 @@ const fn limit(cloud: CloudKind) -> usize {
 /// The values of one launch. It holds the credential, and so has no `Debug`.
 #[derive(Clone)]
 pub struct Bootstrap {
+    /// Whose machine it is: a pod has no power to switch off.
+    pub cloud: CloudKind,
     /// The runner spec, as it is written on the machine.
     pub spec: String,
     /// The agent's version: a baked agent of another one is not taken.
@@ -90,6 +92,10 @@ impl Bootstrap {
             "lifetime" => self.lifetime.map(|time| time.as_secs().max(1).to_string()).unwrap_or_default(),
             "login" => quote(self.login.as_ref().map_or("", |login| &login.user)),
             "public_key" => quote(self.login.as_ref().map_or("", |login| &login.public_key)),
+            "pod" => match self.cloud {
+                CloudKind::Kubernetes => quote("yes"),
+                CloudKind::Aws | CloudKind::Azure | CloudKind::Gcp => quote(""),
+            },
             "spec" => quote(&self.spec),
             "unit" => quote(UNIT),
             // A test sees that the script names nothing else.

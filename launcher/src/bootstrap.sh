@@ -12,6 +12,8 @@ deadline=@@deadline@@
 lifetime=@@lifetime@@
 login=@@login@@
 public_key=@@public_key@@
+# Not empty in a pod: there this is the first process, and with it everything ends.
+pod=@@pod@@
 
 PATH=${PATH:-/usr/local/bin:/usr/bin:/bin}:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
@@ -39,6 +41,7 @@ phase() {
 
 # The first that works; on a cloud that was asked for it, powering off is termination.
 power_off() {
+	if [ -n "$pod" ]; then return; fi
 	systemctl poweroff 2>/dev/null || poweroff 2>/dev/null || shutdown -h now
 }
 
@@ -69,6 +72,11 @@ arm() {
 	# This machine's clock may be wrong.
 	if [ "$left" -le 0 ] || [ "$left" -gt "$budget" ]; then left=$budget; fi
 	mkdir -p "$state" && chmod 700 "$state" && rm -f "$state/online" || return 1
+	# A cluster may take hours to place a pod, whose deadline is the Job's own.
+	if [ -n "$pod" ]; then
+		if [ "$(date +%s)" -ge "$deadline" ]; then die boot "it was started when its launcher had given it up"; fi
+		return
+	fi
 	cat >"$state/power-off-timer" <<'TIMER' || return 1
 #!/bin/sh
 # power-off-timer SECONDS MARKER: powers off after that time unless the file MARKER, if it is not empty, is beside it by then.
@@ -126,13 +134,30 @@ with urllib.request.urlopen(sys.argv[1], timeout=30) as answer, open(sys.argv[2]
 	fi
 }
 
+# Images of containers are bare; whoever has none of the programs may have a package manager.
+get_curl() {
+	phase agent begin "installing curl"
+	if has apt-get; then
+		apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends curl ca-certificates
+	elif has apk; then
+		apk add --quiet curl
+	elif has microdnf; then
+		microdnf install -y curl
+	elif has dnf; then
+		dnf install -y curl
+	else
+		false
+	fi >/dev/null
+}
+
 # Takes the agent that the image has, if it is of this version, else downloads it: from each address in turn, some times.
 get_agent() {
 	if [ "$("$agent" --version 2>/dev/null)" = "cml-agent $version" ]; then
 		phase agent ok "the image's own"
 		return 0
 	fi
-	has curl || has wget || has python3 || die agent "this image has none of curl, wget and python3"
+	has curl || has wget || has python3 || get_curl ||
+		die agent "this image has none of curl, wget and python3, and no package manager that can install one"
 	mkdir -p "${agent%/*}" && chmod 755 "$root/opt/cml" "${agent%/*}" || die agent "cannot write to ${agent%/*}"
 	why="no address to download it from"
 	left=$urls
@@ -182,6 +207,7 @@ start_agent() {
 	forget
 	# Programs that the agent starts are not secret.
 	umask 022
+	if [ -n "$pod" ]; then exec "$agent" run --spec "$state/spec.json"; fi
 	"$agent" run --spec "$state/spec.json"
 	code=$?
 	# One that was killed is started once more, only to take its leave, as the unit does.
@@ -194,6 +220,8 @@ start_agent() {
 	power_off
 }
 
+# The first process of a pod hears no signal that it does not ask for.
+if [ -n "$pod" ]; then trap 'exit 143' TERM; fi
 phase boot begin
 arm || die boot "cannot write to $state"
 write_spec || die boot "cannot write the spec"

@@ -3,6 +3,7 @@
 mod aws;
 mod bare;
 mod guard;
+mod kubernetes;
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -49,9 +50,18 @@ pub fn open(cloud: Option<CloudKind>) -> Result<Arc<dyn Host>> {
     match cloud {
         None => Ok(Arc::new(bare::Bare)),
         Some(CloudKind::Aws) => Ok(Arc::new(aws::Aws::new()?)),
+        Some(CloudKind::Kubernetes) => Ok(Arc::new(kubernetes::Kubernetes)),
         Some(other) => Err(Failure::new(Class::Usage, format!("this agent does not know the cloud `{other}`"))
             .hint("launcher and agent must be of the same release")
             .into()),
+    }
+}
+
+/// The notice that a signal is on this cloud; none where it is only a signal.
+pub fn notice(cloud: Option<CloudKind>, signal: i32) -> Option<Interruption> {
+    match cloud {
+        Some(CloudKind::Kubernetes) => kubernetes::notice(signal),
+        None | Some(CloudKind::Aws | CloudKind::Azure | CloudKind::Gcp) => None,
     }
 }
 

@@ -16,7 +16,7 @@ use common::spec::{Credential, RunnerSpec};
 use tokio::time::sleep_until;
 
 use crate::console::Console;
-use crate::host::Host;
+use crate::host::{self, Host};
 use crate::lifecycle::{self, Action, Event, Limits, State};
 use crate::runner::{self, Exit, Hook, Line, Ready, Runner};
 use crate::state::{Begun, Remains, StateDir};
@@ -118,7 +118,7 @@ impl Agent {
             let deadline = lifecycle::deadline(&self.state, &self.limits).and_then(|at| self.began.checked_add(at));
             // In no order: a runner or a job that never falls silent keeps nothing from being heard.
             let woken = tokio::select! {
-                signal = signals.next() => Woken::Event(Event::Signal(signal)),
+                signal = signals.next() => Woken::Event(self.hear(signal)),
                 finished = effect::finish(&mut self.effect) => Woken::Finished(Box::new(finished)),
                 output = next_output(&mut self.child), if self.ended.is_none() => Woken::Output(output),
                 () = hooks.changed() => Woken::Hook,
@@ -138,6 +138,11 @@ impl Agent {
         }
         let reason = self.state.stop.as_ref();
         Ok(reason.map_or(0, lifecycle::StopReason::exit_code))
+    }
+
+    /// What a signal means here.
+    fn hear(&self, signal: i32) -> Event {
+        host::notice(self.spec.cloud, signal).map_or(Event::Signal(signal), Event::Notice)
     }
 
     /// Starts the first action: of a new life, or of the end of one that was cut off.

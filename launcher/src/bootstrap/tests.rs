@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use common::error::{Class, Report};
-use common::spec::CloudKind::{Aws, Gcp};
+use common::spec::CloudKind::{Aws, Gcp, Kubernetes};
 use proptest::prelude::*;
 
 use super::{Bootstrap, Login, SCRIPT, UNIT, check, gzip, limit, placeholder, quote};
@@ -18,6 +18,7 @@ const HOSTILE: &str =
 
 fn bootstrap() -> Bootstrap {
     Bootstrap {
+        cloud: Aws,
         spec: "{\"name\": \"trainer\"}\n".into(),
         version: "1.2.3".into(),
         agent_urls: vec!["https://example.org/cml-agent?key=abc".into()],
@@ -255,6 +256,38 @@ fn an_agent_that_is_killed_is_started_once_more() {
         assert!(told.is_some() && phases.contains(&"agent begin".to_owned()), "{phases:?}");
         assert_eq!(machine.power_offs(), 1);
     }
+}
+
+#[test]
+fn a_pod_ends_with_its_agent_and_powers_nothing_off() {
+    for shell in shells() {
+        let machine = Machine::new();
+        let boot = machine.with_agent(Bootstrap {
+            cloud: Kubernetes,
+            boot_deadline: i64::from(u32::MAX),
+            login: None,
+            ..hostile()
+        });
+        machine.run(&shell, &boot);
+        assert_eq!(machine.read("seen/spec"), HOSTILE, "{shell}");
+        assert_eq!(machine.phases(), ["boot begin", "boot ok", "agent begin", "agent ok"], "{shell}");
+        assert!(!machine.path("var/lib/cml/power-off-timer").exists(), "{shell}");
+        assert_eq!(machine.power_offs(), 0, "{shell}");
+    }
+}
+
+#[test]
+fn a_pod_that_nobody_waits_for_any_more_ends_at_once() {
+    let machine = Machine::new();
+    let boot = machine.with_agent(Bootstrap {
+        cloud: Kubernetes,
+        boot_deadline: 1,
+        ..bootstrap()
+    });
+    machine.run("sh", &boot);
+    assert_eq!(machine.phases(), ["boot begin", "boot fail"]);
+    assert!(!machine.path("seen").exists() && machine.served() == 0);
+    assert_eq!(machine.power_offs(), 0);
 }
 
 proptest! {

@@ -2,6 +2,7 @@
 //! native names look like. Pure: native names pass through, nothing is asked.
 
 mod aws;
+pub mod kubernetes;
 mod wish;
 
 use std::collections::BTreeMap;
@@ -33,7 +34,8 @@ trait Grammar: Sync {
 fn grammar(cloud: CloudKind) -> Option<&'static dyn Grammar> {
     match cloud {
         CloudKind::Aws => Some(&aws::Names),
-        CloudKind::Azure | CloudKind::Gcp | CloudKind::Kubernetes => None,
+        CloudKind::Kubernetes => Some(&kubernetes::Names),
+        CloudKind::Azure | CloudKind::Gcp => None,
     }
 }
 

@@ -69,7 +69,8 @@ impl Diagnosis {
         };
         let name = escape(&phase.name);
         match phase.state {
-            State::Begin => format!("phase `{name}` had begun"),
+            State::Begin if phase.detail.is_empty() => format!("phase `{name}` had begun"),
+            State::Begin => format!("phase `{name}` had begun: {}", escape(&phase.detail)),
             State::Ok => format!("phase `{name}` was done"),
             State::Fail => format!("phase `{name}` failed: {}", escape(parts(&phase.detail).0)),
         }
@@ -85,6 +86,9 @@ impl Diagnosis {
         match self.phase.as_ref().map(|phase| phase.name.as_str()) {
             None | Some("boot") => {
                 "the machine did not get as far as the agent: is the image one with cloud-init, and the machine large enough to boot in time?"
+            }
+            Some("pod") => {
+                "the cluster has not started the pod; why is in the console's lines: check the image, the nodes and their labels, `--cloud-type` and `--cloud-hdd-size`"
             }
             Some("agent") => {
                 "the machine needs a way out to the agent's address: a public address or a NAT, or a mirror given as `--agent-url`"
@@ -147,7 +151,7 @@ mod tests {
     #[test]
     fn every_phase_has_its_hint() {
         let mut hints = Vec::new();
-        for name in ["boot", "agent", "startup-script", "install-runner", "register", "online"] {
+        for name in ["boot", "pod", "agent", "startup-script", "install-runner", "register", "online"] {
             let diagnosis = Diagnosis::read(&format!("cml-phase name={name} state=begin after=0"), &[]);
             hints.push(diagnosis.hint());
         }

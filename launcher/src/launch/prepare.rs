@@ -123,6 +123,7 @@ impl Prepared {
 
     fn script(&self, request: &Request, credential: Credential) -> Result<String> {
         let bootstrap = Bootstrap {
+            cloud: self.cloud,
             spec: request.spec(credential).to_json()?,
             version: VERSION.to_owned(),
             agent_urls: self.agent.urls.clone(),

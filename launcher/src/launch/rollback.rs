@@ -152,6 +152,6 @@ fn removal(cloud: CloudKind, instance: &Instance) -> String {
             "gcloud compute instances delete {id} --zone {}",
             instance.zone.as_deref().unwrap_or(region)
         ),
-        CloudKind::Kubernetes => format!("kubectl delete job {id}"),
+        CloudKind::Kubernetes => format!("kubectl delete job {id} --namespace {region}"),
     }
 }

@@ -9,6 +9,7 @@ use crate::ec2::Ec2;
 use crate::events::Events;
 use crate::faults::Faults;
 use crate::fleet::Fleet;
+use crate::kubernetes::Cluster;
 
 /// Which cloud.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -16,16 +17,19 @@ pub enum Kind {
     /// Amazon EC2.
     #[default]
     Aws,
+    /// A Kubernetes cluster.
+    Kubernetes,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Aws];
+    pub const ALL: [Self; 2] = [Self::Aws, Self::Kubernetes];
 
     /// What `--cloud` calls it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Aws => "aws",
+            Self::Kubernetes => "kubernetes",
         }
     }
 
@@ -33,6 +37,23 @@ impl Kind {
     pub const fn title(self) -> &'static str {
         match self {
             Self::Aws => "EC2",
+            Self::Kubernetes => "Kubernetes",
+        }
+    }
+
+    /// The options of a machine that the cloud may take back; of Kubernetes any pod.
+    pub const fn spot(self) -> &'static [&'static str] {
+        match self {
+            Self::Aws => &["--cloud-spot"],
+            Self::Kubernetes => &[],
+        }
+    }
+
+    /// The variable that names the file in which requests are kept, for who holds them against the vendor's own description.
+    pub const fn record(self) -> &'static str {
+        match self {
+            Self::Aws => "CML_SANDBOX_RECORD_EC2",
+            Self::Kubernetes => "CML_SANDBOX_RECORD_KUBERNETES",
         }
     }
 
@@ -40,6 +61,7 @@ impl Kind {
     pub const fn creation(self) -> &'static str {
         match self {
             Self::Aws => "RunInstances",
+            Self::Kubernetes => "create jobs",
         }
     }
 }
@@ -49,6 +71,8 @@ impl Kind {
 pub enum Cloud {
     /// Amazon EC2.
     Aws(Ec2),
+    /// A Kubernetes cluster.
+    Kubernetes(Cluster),
 }
 
 /// Asks the cloud, whichever it is.
@@ -56,6 +80,7 @@ macro_rules! ask {
     ($cloud:expr, $server:ident => $question:expr) => {
         match $cloud {
             Cloud::Aws($server) => $question,
+            Cloud::Kubernetes($server) => $question,
         }
     };
 }
@@ -65,6 +90,7 @@ impl Cloud {
     pub async fn start(kind: Kind, events: Events, fleet: Fleet, record: Option<PathBuf>) -> Result<Self> {
         match kind {
             Kind::Aws => Ec2::start(events, fleet, record).await.map(Self::Aws),
+            Kind::Kubernetes => Cluster::start(events, fleet, record).await.map(Self::Kubernetes),
         }
     }
 
@@ -72,6 +98,7 @@ impl Cloud {
     pub const fn kind(&self) -> Kind {
         match self {
             Self::Aws(_) => Kind::Aws,
+            Self::Kubernetes(_) => Kind::Kubernetes,
         }
     }
 

@@ -160,8 +160,9 @@ async fn lost_machine(forge: Kind, cloud: cloud::Kind) -> Result<bool> {
     let timeline = follow(&scene.world, Place::Stdout);
     let gate = scene.world.dir().join("second-machine");
     let launch = format!(
-        "cml runner --cloud={} --cloud-spot --labels=gpu --idle-timeout=2s --provisioning-timeout=60s",
-        cloud.name()
+        "cml runner --cloud={} {} --labels=gpu --idle-timeout=2s --provisioning-timeout=60s",
+        cloud.name(),
+        cloud.spot().join(" ")
     );
     let script = format!(
         "echo training; while [ ! -e '{}' ]; do sleep 0.1; done; echo trained",

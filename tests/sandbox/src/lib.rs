@@ -14,6 +14,7 @@ pub mod gitlab;
 pub mod imds;
 pub mod instance;
 pub mod interrupt;
+pub mod kubernetes;
 mod shared;
 pub mod standin;
 pub mod world;

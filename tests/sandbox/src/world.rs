@@ -21,6 +21,7 @@ use crate::github::GitHub;
 use crate::gitlab::GitLab;
 use crate::instance::{self, Isolation};
 use crate::interrupt;
+use crate::kubernetes::Cluster;
 use crate::standin;
 
 /// How a world is set up.
@@ -104,7 +105,7 @@ impl World {
         let events = Events::default();
         let isolation = Isolation::best();
         let forge = Forge::start(events.clone(), options.forge).await?;
-        let record = std::env::var_os("CML_SANDBOX_RECORD_EC2").map(PathBuf::from);
+        let record = std::env::var_os(options.cloud.record()).map(PathBuf::from);
         let fleet = Fleet::new(
             events.clone(),
             fleet::Options {
@@ -165,9 +166,25 @@ impl World {
     }
 
     /// Its cloud, in a world whose cloud is EC2: for what only EC2 has.
+    ///
+    /// # Panics
+    /// In a world with another cloud.
     pub fn ec2(&self) -> &Ec2 {
-        let Cloud::Aws(ec2) = &self.cloud;
+        let Cloud::Aws(ec2) = &self.cloud else {
+            panic!("this world has no EC2 but {}", self.cloud.kind().title());
+        };
         ec2
+    }
+
+    /// Its cloud, in a world whose cloud is a Kubernetes cluster: for what only a cluster has.
+    ///
+    /// # Panics
+    /// In a world with another cloud.
+    pub fn cluster(&self) -> &Cluster {
+        let Cloud::Kubernetes(cluster) = &self.cloud else {
+            panic!("this world has no cluster but {}", self.cloud.kind().title());
+        };
+        cluster
     }
 
     /// How instances are kept apart from this machine.
