@@ -255,9 +255,7 @@ impl Agent {
         self.effect = match action {
             Action::Wait | Action::Exit => None,
             Action::Start => Some(effect::start(self.ready.clone(), self.settling())),
-            Action::Stop => {
-                Some(self.stop())
-            }
+            Action::Stop => Some(self.stop()),
             Action::Save => Some(self.save_work()),
             Action::Provision => Some(self.provision()),
             Action::Install => Some(self.install()),

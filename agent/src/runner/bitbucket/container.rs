@@ -37,8 +37,11 @@ pub fn image(options: &RunnerOptions) -> Result<String> {
     let template = match options.runner_url.as_deref() {
         None => RUNNER_IMAGE,
         Some(url) => url.strip_prefix(SCHEME).with_context(|| {
-            Failure::new(Class::Usage, format!("steps run in containers, whose runner is an image, and `{url}` is none"))
-                .hint("--runner-url takes docker://IMAGE with {version}, {os} and {arch}; --executor=shell runs steps in a shell")
+            Failure::new(
+                Class::Usage,
+                format!("steps run in containers, whose runner is an image, and `{url}` is none"),
+            )
+            .hint("--runner-url takes docker://IMAGE with {version}, {os} and {arch}; --executor=shell runs steps in a shell")
         })?,
     };
     let image = template

@@ -29,7 +29,11 @@ pub fn all(given: &[String], containers: bool) -> Result<Vec<String>> {
             .into());
         }
         if label == elsewhere {
-            let (inside, option) = if containers { ("containers", "shell") } else { ("a shell", "docker") };
+            let (inside, option) = if containers {
+                ("containers", "shell")
+            } else {
+                ("a shell", "docker")
+            };
             return Err(Failure::new(
                 Class::Usage,
                 format!("`{label}` cannot be a label of this runner: its steps run in {inside}"),
