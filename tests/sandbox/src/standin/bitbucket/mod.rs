@@ -59,12 +59,11 @@ pub fn archive(server: &str) -> Result<Bytes> {
 /// The whole program; returns its exit code.
 pub fn main(words: &[String]) -> i32 {
     let started = || -> Result<i32> {
-        let (arguments, server) = match std::env::var(docker::SERVER) {
-            Ok(server) => (Arguments::from_environment()?, server),
-            Err(_) => {
-                let server = std::fs::read_to_string(SERVER).context("reading where the service is")?;
-                (Arguments::read(words)?, server)
-            }
+        let (arguments, server) = if let Ok(server) = std::env::var(docker::SERVER) {
+            (Arguments::from_environment()?, server)
+        } else {
+            let server = std::fs::read_to_string(SERVER).context("reading where the service is")?;
+            (Arguments::read(words)?, server)
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(run(&Service::new(arguments, server)))
