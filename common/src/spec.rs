@@ -217,11 +217,11 @@ pub struct RunnerOptions {
     #[arg(long, value_name = "VERSION")]
     pub runner_version: Option<String>,
 
-    /// Where to download the forge's runner from; `{version}`, `{os}` and `{arch}` are replaced
+    /// Where to download the forge's runner from; `{version}`, `{os}` and `{arch}` are replaced. Bitbucket's runner of containers is an image: `docker://IMAGE`
     #[arg(long, value_name = "URL")]
     pub runner_url: Option<String>,
 
-    /// SHA-256 of that download, in hex
+    /// SHA-256 of that download or image, in hex
     #[arg(long, value_name = "HEX")]
     pub runner_sha256: Option<String>,
 }

@@ -70,6 +70,7 @@ fn enroll(labels: &[&str]) -> Enroll {
         labels: labels.iter().map(|label| (*label).to_owned()).collect(),
         single: false,
         platform: Platform::X64,
+        containers: false,
     }
 }
 
@@ -209,29 +210,28 @@ async fn a_list_that_goes_on_elsewhere_is_not_followed() {
 
 #[tokio::test]
 async fn a_runner_is_made_with_bitbuckets_own_labels_and_what_it_is_configured_with() {
-    let server = world(&[runner("{other}", "other", "ONLINE")]).await;
-    server.on(&format!("POST {RUNNERS}"), [made()]);
-    let Enrollment::Made { id, config } = train(&server).enroll(&enroll(&["cml", "gpu.a10"])).await.unwrap() else {
-        panic!("not made");
-    };
-    assert_eq!(id, RunnerId::from(OURS.to_owned()));
-    let expected = RunnerConfig {
-        account_uuid: "{workspace}".into(),
-        repository_uuid: Some("{repository}".into()),
-        runner_uuid: OURS.into(),
-        oauth_client_id: "client".into(),
-        oauth_client_secret: Secret::new("client-secret"),
-    };
-    assert_eq!(serde_json::from_str::<RunnerConfig>(config.expose()).unwrap(), expected);
-    let post = server
-        .requests()
-        .into_iter()
-        .find(|request| request.line.starts_with("POST"))
-        .unwrap();
-    assert_eq!(
-        post.body,
-        json!({ "name": "cml-a", "labels": ["self.hosted", "linux.shell", "cml", "gpu.a10"] })
-    );
+    for (containers, place) in [(false, "linux.shell"), (true, "linux")] {
+        let server = world(&[runner("{other}", "other", "ONLINE")]).await;
+        server.on(&format!("POST {RUNNERS}"), [made()]);
+        let labels = enroll(&["cml", "gpu.a10"]);
+        let Enrollment::Made { id, config } = train(&server).enroll(&Enroll { containers, ..labels }).await.unwrap() else {
+            panic!("not made");
+        };
+        assert_eq!(id, RunnerId::from(OURS.to_owned()));
+        let expected = RunnerConfig {
+            account_uuid: "{workspace}".into(),
+            repository_uuid: Some("{repository}".into()),
+            runner_uuid: OURS.into(),
+            oauth_client_id: "client".into(),
+            oauth_client_secret: Secret::new("client-secret"),
+            containers,
+        };
+        assert_eq!(serde_json::from_str::<RunnerConfig>(config.expose()).unwrap(), expected);
+        let all = server.requests();
+        let post = all.iter().find(|request| request.line.starts_with("POST")).unwrap();
+        let body = json!({ "name": "cml-a", "labels": ["self.hosted", place, "cml", "gpu.a10"] });
+        assert_eq!(post.body, body);
+    }
 }
 
 #[tokio::test]

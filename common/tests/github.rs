@@ -49,6 +49,7 @@ fn single(name: &str) -> Enroll {
         labels: vec!["gpu".into()],
         single: true,
         platform: Platform::Arm64,
+        containers: false,
     }
 }
 

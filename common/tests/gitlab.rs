@@ -55,6 +55,7 @@ fn enroll(labels: &[&str]) -> Enroll {
         labels: labels.iter().map(|label| (*label).to_owned()).collect(),
         single: true,
         platform: Platform::X64,
+        containers: false,
     }
 }
 

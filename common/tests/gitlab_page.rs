@@ -56,6 +56,7 @@ fn enroll() -> Enroll {
         labels: vec!["gpu".into()],
         single: false,
         platform: Platform::X64,
+        containers: false,
     }
 }
 

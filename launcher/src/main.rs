@@ -78,7 +78,7 @@ fn request(parsed: Parsed, vars: BTreeMap<String, String>) -> Result<Request> {
     let remote = if options.generic.repo.is_none() { git_remote() } else { None };
     let target = infer::target(&options.generic, given.source("repo"), &Surroundings { vars, remote })?;
     cli::support::check_forge(target.forge, &given)?;
-    common::forge::check_labels(target.forge, &options.runner.labels)?;
+    common::forge::check_labels(target.forge, &options.runner.labels, options.runner.executor)?;
     let named = options.decision.name.as_deref();
     Ok(Request {
         forge: target.forge,

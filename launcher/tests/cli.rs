@@ -133,7 +133,8 @@ cml runner --repo=octo/train
 GITHUB_TOKEN=canary cml runner --repo=https://gitlab.com/octo/train
 REPO_TOKEN=canary cml runner --repo=octo/train --docker-volumes=/a:/b
 REPO_TOKEN=canary cml runner --repo=https://bitbucket.org/octo/train --reuse-idle
-REPO_TOKEN=canary cml runner --repo=https://bitbucket.org/octo/train --executor=docker
+REPO_TOKEN=canary cml runner --repo=https://bitbucket.org/octo/train --docker-image=ubuntu:24.04
+REPO_TOKEN=canary cml runner --repo=https://bitbucket.org/octo/train --executor=docker --labels=linux.shell
 REPO_TOKEN=canary cml runner --repo=https://bitbucket.org/octo/train --labels=cml,GPU
 REPO_TOKEN=canary cml runner --repo=octo/train --name=../x
 REPO_TOKEN=canary cml runner --repo=octo/train

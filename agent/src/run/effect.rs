@@ -20,7 +20,7 @@ use crate::host::Host;
 use crate::interrupt;
 use crate::lifecycle::{self, Event, Step};
 use crate::provision;
-use crate::runner::{Ready, Runner};
+use crate::runner::{self, Ready, Runner};
 use crate::supervise::{self, Child, Output};
 
 /// A running action.
@@ -111,26 +111,32 @@ pub fn start(ready: Option<Ready>, settle: Option<(Arc<dyn Runner>, ExitStatus)>
     })
 }
 
-/// Stops the runner, or what an agent that was killed left of one, with all that it started.
-pub fn stop(child: Option<Child>, left: Option<(i32, u64)>, grace: Duration) -> Effect {
-    Box::pin(async move {
-        let mut lines = Vec::new();
-        if let Some(mut child) = child {
-            child.stop(grace).await;
-            while let Output::Line(line) = child.next().await {
-                lines.push(line);
-            }
-        } else if let Some((pid, start)) = left {
-            supervise::kill_leftovers(pid, start).await;
-        }
-        Finished {
-            lines,
-            ..of(Event::Succeeded)
-        }
-    })
-}
-
 impl Agent {
+    /// Stops the runner, or what an agent that was killed left of one, with all that it started.
+    pub(super) fn stop(&mut self) -> Effect {
+        let (child, grace) = (self.child.take(), lifecycle::grace(&self.state));
+        let left = self.remains.process.filter(|_| child.is_none());
+        let (containers, id) = (self.containers.clone(), self.remains.registration.clone());
+        Box::pin(async move {
+            let mut lines = Vec::new();
+            if let Some(mut child) = child {
+                child.stop(grace).await;
+                while let Output::Line(line) = child.next().await {
+                    lines.push(line);
+                }
+            } else if let Some((pid, start)) = left {
+                supervise::kill_leftovers(pid, start).await;
+            }
+            if let Some(containers) = containers {
+                containers.remove(id.as_ref()).await;
+            }
+            Finished {
+                lines,
+                ..of(Event::Succeeded)
+            }
+        })
+    }
+
     pub(super) fn provision(&self) -> Effect {
         let (spec, console) = (Arc::clone(&self.spec), self.console.clone());
         let budget = lifecycle::script_budget(self.began.elapsed(), &self.limits);
@@ -346,6 +352,7 @@ async fn register(spec: &RunnerSpec, jit: Option<Secret>, forge: &dyn Forge, run
             labels: spec.options.labels.clone(),
             single: spec.options.single,
             platform: Platform::current(),
+            containers: runner::in_containers(spec)?,
         };
         forge.enroll(&request).await.context("asking the forge for a registration")?
     };

@@ -18,7 +18,7 @@ use tokio::time::sleep_until;
 use crate::console::Console;
 use crate::host::{self, Host};
 use crate::lifecycle::{self, Action, Event, Limits, State};
-use crate::runner::{self, Exit, Hook, Line, Ready, Runner};
+use crate::runner::{self, Containers, Exit, Hook, Line, Ready, Runner};
 use crate::state::{Begun, Remains, StateDir};
 use crate::supervise::{Child, Output};
 use crate::user;
@@ -33,6 +33,7 @@ pub struct Agent {
     limits: Limits,
     forge: Arc<dyn Forge>,
     runner: Arc<dyn Runner>,
+    containers: Option<Containers>,
     host: Arc<dyn Host>,
     console: Console,
     dir: StateDir,
@@ -73,6 +74,7 @@ impl Agent {
         };
         let forge: Arc<dyn Forge> = forge::open(spec.forge, &spec.repo, &token)?.into();
         let user = user::job_user(&spec).context("preparing the user that jobs run as")?;
+        let containers = runner::containers(&spec, dir.path())?;
         let runner = runner::open(&spec, dir.path(), user, Arc::clone(&forge))?;
         let single_use = jit.is_some();
         let limits = Limits {
@@ -91,6 +93,7 @@ impl Agent {
             limits,
             forge,
             runner: runner.into(),
+            containers,
             host,
             dir,
             began: Instant::now(),
@@ -257,10 +260,7 @@ impl Agent {
         self.effect = match action {
             Action::Wait | Action::Exit => None,
             Action::Start => Some(effect::start(self.ready.clone(), self.settling())),
-            Action::Stop => {
-                let left = self.remains.process.filter(|_| self.child.is_none());
-                Some(effect::stop(self.child.take(), left, lifecycle::grace(&self.state)))
-            }
+            Action::Stop => Some(self.stop()),
             Action::Save => Some(self.save_work()),
             Action::Provision => Some(self.provision()),
             Action::Install => Some(self.install()),

@@ -10,7 +10,9 @@ use common::spec::Executor;
 use crate::supervise;
 
 /// Where Docker listens unless `DOCKER_HOST` says otherwise.
-const SOCKET: &str = "/var/run/docker.sock";
+pub const SOCKET: &str = "/var/run/docker.sock";
+/// Its program, on the search path.
+pub const PROGRAM: &str = "docker";
 /// There while NVIDIA's driver is loaded.
 const GPU: &str = "/dev/nvidiactl";
 /// What lets containers use it.
@@ -33,6 +35,8 @@ pub enum Place {
 pub struct Docker {
     /// `DOCKER_HOST`, or nothing.
     host: String,
+    /// Whether only one of this machine will do, with its program.
+    here: bool,
 }
 
 impl Docker {
@@ -43,7 +47,16 @@ impl Docker {
 
     /// The one at an address, as `DOCKER_HOST` has it.
     pub fn at(host: &str) -> Self {
-        Self { host: host.into() }
+        Self {
+            host: host.into(),
+            here: false,
+        }
+    }
+
+    /// For a runner that is a container itself, with files and the socket of this machine.
+    #[must_use]
+    pub fn here(self) -> Self {
+        Self { here: true, ..self }
     }
 
     /// Where jobs run. To be asked when the start-up script, which may install Docker, has run.
@@ -57,13 +70,18 @@ impl Docker {
         }
     }
 
-    /// One elsewhere (`tcp://…`) is taken at its word.
-    fn answers(&self) -> bool {
+    /// Where it listens on this machine; nothing for one elsewhere (`tcp://…`).
+    pub fn socket(&self) -> Option<PathBuf> {
         match self.host.strip_prefix("unix://") {
-            Some(path) => UnixStream::connect(PathBuf::from(path)).is_ok(),
-            None if self.host.is_empty() => UnixStream::connect(SOCKET).is_ok(),
-            None => true,
+            Some(path) => Some(path.into()),
+            None => self.host.is_empty().then(|| SOCKET.into()),
         }
+    }
+
+    /// One elsewhere is taken at its word, where it will do.
+    fn answers(&self) -> bool {
+        let answers = self.socket().map_or(!self.here, |path| UnixStream::connect(path).is_ok());
+        answers && (!self.here || supervise::find_program(PROGRAM).is_some())
     }
 }
 

@@ -1,6 +1,7 @@
 //! The forge's own runner program: how it is installed, started, read and stopped.
 
 mod bitbucket;
+mod containers;
 mod docker;
 mod environment;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use common::spec::{ForgeKind, RunnerSpec};
 
 use crate::supervise::CommandLine;
 use crate::user::User;
+pub use containers::Containers;
 
 /// One per forge. It knows the program; it never decides.
 #[async_trait]
@@ -53,6 +55,22 @@ pub fn open(spec: &RunnerSpec, state_dir: &Path, user: Option<User>, forge: Arc<
         ForgeKind::GitHub => Ok(Box::new(github::GitHub::new(spec, state_dir, user, forge)?)),
         ForgeKind::GitLab => Ok(Box::new(gitlab::GitLab::new(spec, state_dir, user, forge)?)),
         ForgeKind::Bitbucket => Ok(Box::new(bitbucket::Bitbucket::new(spec, state_dir, user, forge)?)),
+    }
+}
+
+/// The containers of the spec's runner: they outlive its processes. None where it has none, or sees to them itself.
+pub fn containers(spec: &RunnerSpec, state_dir: &Path) -> Result<Option<Containers>> {
+    match spec.forge {
+        ForgeKind::GitHub | ForgeKind::GitLab => Ok(None),
+        ForgeKind::Bitbucket => bitbucket::containers(spec, state_dir),
+    }
+}
+
+/// Whether jobs run in containers, where the forge is told so. To be asked when the start-up script, which may install Docker, has run.
+pub fn in_containers(spec: &RunnerSpec) -> Result<bool> {
+    match spec.forge {
+        ForgeKind::GitHub | ForgeKind::GitLab => Ok(false),
+        ForgeKind::Bitbucket => bitbucket::in_containers(&spec.options),
     }
 }
 

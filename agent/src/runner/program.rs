@@ -72,27 +72,29 @@ impl Program {
     /// Writes a file into the directory, for whoever runs the program and nobody else; returns its path.
     pub fn write_private(&self, name: &str, text: &str) -> Result<PathBuf> {
         let path = self.dir.join(name);
-        forget(&path)?;
-        let write = || -> io::Result<()> {
-            // Never through a link: the directory is the job user's.
-            let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(&path)?;
-            file.write_all(text.as_bytes())?;
-            let user = self.user.as_ref();
-            user.map_or(Ok(()), |user| fchown(&file, Some(user.uid), Some(user.gid)))
-        };
-        write().with_context(|| format!("writing {}", path.display()))?;
+        write_private(&path, text, self.user.as_ref())?;
         Ok(path)
     }
 
-    /// Makes it ready to be configured: what is there will do, or it is downloaded and verified.
-    pub async fn make_ready(&self, forge: &dyn Forge) -> Result<()> {
+    /// How long it may take to be fetched.
+    pub fn download_budget(&self) -> Duration {
+        self.options.provisioning_timeout.duration().unwrap_or(DOWNLOAD)
+    }
+
+    /// Makes its directory, for whoever runs it, who may use Docker where it is.
+    pub async fn make_room(&self) -> Result<()> {
         if let Some(user) = &self.user {
             let joining = user.clone();
             tokio::task::spawn_blocking(move || user::join_docker(&joining))
                 .await
                 .context("waiting for usermod")?;
         }
-        self.let_in().with_context(|| format!("making {}", self.dir.display()))?;
+        self.let_in().with_context(|| format!("making {}", self.dir.display()))
+    }
+
+    /// Makes it ready to be configured: what is there will do, or it is downloaded and verified.
+    pub async fn make_ready(&self, forge: &dyn Forge) -> Result<()> {
+        self.make_room().await?;
         let present = self.present().await;
         match &present {
             Some(present) if self.release.fits(present, &self.options) => {
@@ -163,7 +165,7 @@ impl Program {
         if source.sha256.is_none() {
             tracing::warn!("nobody tells the runner's checksum: it is not checked, unless --runner-sha256 gives it");
         }
-        let budget = self.options.provisioning_timeout.duration().unwrap_or(DOWNLOAD);
+        let budget = self.download_budget();
         let destination = Destination {
             dir: &self.dir,
             owner: self.user.as_ref(),
@@ -186,6 +188,18 @@ impl Program {
         };
         write().with_context(|| format!("writing {}", marker.display()))
     }
+}
+
+/// Writes a file for its owner, or for us, and nobody else.
+pub fn write_private(path: &Path, text: &str, owner: Option<&User>) -> Result<()> {
+    forget(path)?;
+    let write = || -> io::Result<()> {
+        // Never through a link: the directory may be the job user's.
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path)?;
+        file.write_all(text.as_bytes())?;
+        owner.map_or(Ok(()), |user| fchown(&file, Some(user.uid), Some(user.gid)))
+    };
+    write().with_context(|| format!("writing {}", path.display()))
 }
 
 /// Removes a file that need not be there; a link is removed itself.

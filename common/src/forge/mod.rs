@@ -18,7 +18,7 @@ use url::Url;
 
 use crate::error::{Class, Failure};
 use crate::secret::Secret;
-use crate::spec::{ForgeKind, LaunchJob};
+use crate::spec::{Executor, ForgeKind, LaunchJob};
 
 /// One API client per forge.
 #[async_trait]
@@ -60,10 +60,10 @@ pub const fn has_single_use(kind: ForgeKind) -> bool {
 }
 
 /// Refuses labels that a forge does not take, before a machine is made for them.
-pub fn check_labels(kind: ForgeKind, labels: &[String]) -> Result<()> {
+pub fn check_labels(kind: ForgeKind, labels: &[String], executor: Executor) -> Result<()> {
     match kind {
         ForgeKind::GitHub | ForgeKind::GitLab => Ok(()),
-        ForgeKind::Bitbucket => bitbucket::check_labels(labels),
+        ForgeKind::Bitbucket => bitbucket::check_labels(labels, executor),
     }
 }
 
@@ -152,6 +152,8 @@ pub struct Enroll {
     pub single: bool,
     /// Of the machine that it will run on: the forge names it in a label.
     pub platform: Platform,
+    /// Whether its jobs run in containers: the forge may name that in a label, too.
+    pub containers: bool,
 }
 
 /// The name is another runner's.

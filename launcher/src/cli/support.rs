@@ -21,7 +21,7 @@ const CLOUDS: [(&str, &[CloudKind]); 6] = [
 
 /// The forges that support an option; one that is not here is every forge's.
 const FORGES: [(&str, &[ForgeKind]); 4] = [
-    ("executor", &[ForgeKind::GitLab]),
+    ("executor", &[ForgeKind::GitLab, ForgeKind::Bitbucket]),
     ("docker_image", &[ForgeKind::GitLab]),
     ("docker_volumes", &[ForgeKind::GitLab]),
     ("reuse_idle", &[ForgeKind::GitHub, ForgeKind::GitLab]),

@@ -212,6 +212,8 @@ impl Launch<'_> {
             labels: self.prepared.labels.clone(),
             single: true,
             platform: self.prepared.platform,
+            // Only GitHub registers here, whose jobs say themselves where they run.
+            containers: false,
         };
         // The answer may be lost.
         made.may_be_registered = true;

@@ -1,11 +1,12 @@
-//! What is so on Bitbucket only: an interrupted pipeline starts anew, no runner is for one step, and no step waits for a runner.
+//! What is so on Bitbucket only: an interrupted pipeline starts anew, no runner is for one step, no step waits for a runner, and the runner of
+//! containers is one.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::time::Duration;
 
 use e2e::{Scene, hosted, job, until};
 use sandbox::bitbucket::Options;
-use sandbox::ci::RunId;
+use sandbox::ci::{JobSpec, RunId};
 use sandbox::forge::Kind;
 use sandbox::world;
 
@@ -103,5 +104,108 @@ async fn a_runner_that_was_removed_in_the_settings_is_noticed() {
             event.detail.contains("runner was removed from the forge")
         })
         .await;
+    scene.end().await;
+}
+
+/// The image of the runner, where no registry is asked for it: commands in the sandbox are told the archive otherwise.
+const IMAGE: &str = "--runner-url=docker://registry.example.com/bitbucket-pipelines-runner:{version}";
+
+/// A world whose machines have a Docker, or none.
+async fn with(docker: bool) -> Scene {
+    Scene::with(world::Options {
+        forge: Kind::Bitbucket.into(),
+        docker,
+        ..world::Options::default()
+    })
+    .await
+}
+
+/// A step that asks for a runner of this platform.
+fn step(platform: &str, script: &str) -> JobSpec {
+    let mut step = job("train", script);
+    step.labels.push(platform.into());
+    step
+}
+
+/// What the Dockers of all machines did so far: `create NAME`, `start NAME`, `die NAME`, `remove NAME`.
+fn dockers(scene: &Scene) -> Vec<String> {
+    let mut lines = Vec::new();
+    for instance in scene.world.fleet.instances() {
+        let dir = scene.world.dir().join("instances").join(&instance.id);
+        let log = std::fs::read_to_string(dir.join("docker.log")).unwrap_or_default();
+        lines.extend(log.lines().map(str::to_owned));
+    }
+    lines
+}
+
+/// The containers that were made; none of them is left.
+fn containers(scene: &Scene) -> Vec<String> {
+    let log = dockers(scene);
+    let names = log.iter().filter_map(|line| line.strip_prefix("create "));
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    for name in &names {
+        assert!(log.contains(&format!("remove {name}")), "{name} is left: {log:#?}");
+    }
+    names
+}
+
+#[tokio::test]
+async fn where_a_docker_answers_steps_run_in_containers_and_none_is_left() {
+    let scene = with(true).await;
+    let run = scene.run(&[step("linux", "test -d \"$BITBUCKET_CLONE_DIR\"")]);
+    scene.launch(&[IMAGE]).await.succeeded();
+    assert_eq!(scene.conclusion(run).await, "success");
+    scene.all_gone().await;
+    let made = containers(&scene);
+    assert_eq!(made.len(), 2, "the runner's and the step's: {made:#?}");
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn an_interrupted_container_is_run_again_elsewhere_and_none_is_left() {
+    let scene = with(true).await;
+    let gate = scene.world.dir().join("gate");
+    let run = scene.run(&[step("linux", &until(&gate))]);
+    scene.launch(&["--cloud-spot", "--executor=docker", IMAGE]).await.succeeded();
+    scene.working().await;
+    scene.take_back(Duration::from_secs(20));
+    scene.event("run-rerun").await;
+    scene.all_gone().await;
+    assert_eq!(containers(&scene).len(), 2);
+    std::fs::write(&gate, "").unwrap();
+    scene.launch(&["--executor=docker", IMAGE]).await.succeeded();
+    assert_eq!(scene.conclusion(run).await, "success");
+    scene.all_gone().await;
+    assert_eq!(containers(&scene).len(), 4);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_step_for_a_shell_runs_in_one_where_it_is_asked_for_or_there_is_nothing_else() {
+    for (docker, options) in [(true, ["--executor=shell"].as_slice()), (false, &[])] {
+        let scene = with(docker).await;
+        let run = scene.run(&[step("linux.shell", "true")]);
+        scene.launch(options).await.succeeded();
+        assert_eq!(scene.conclusion(run).await, "success");
+        scene.all_gone().await;
+        assert!(dockers(&scene).is_empty());
+        scene.end().await;
+    }
+}
+
+#[tokio::test]
+async fn containers_that_are_asked_for_where_there_are_none_end_the_launch() {
+    let scene = with(false).await;
+    let outcome = scene.launch(&["--executor=docker", "--provisioning-timeout=20s"]).await;
+    outcome.failed_with(5, &["no Docker answers", "hint"]);
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_runner_that_docker_cannot_get_ends_the_launch() {
+    let scene = with(true).await;
+    let outcome = scene.launch(&["--runner-url=https://example.com/runner.tar.gz"]).await;
+    outcome.failed_with(5, &["docker://IMAGE", "hint"]);
+    assert!(containers(&scene).is_empty());
     scene.end().await;
 }

@@ -24,6 +24,8 @@ pub struct Options {
     pub isolation: Isolation,
     /// How often the agents of instances ask the metadata service.
     pub metadata_interval: Duration,
+    /// Whether instances have a Docker: then the Bitbucket whose runner the image there is.
+    pub docker: Option<String>,
 }
 
 /// Instances; clones share them.
@@ -223,6 +225,7 @@ impl Fleet {
             script: ready.script,
             env: ready.env,
             metadata_interval: self.0.options.metadata_interval,
+            docker: self.0.options.docker.clone(),
             events: self.0.events.clone(),
         })?;
         Ok((ready.keep, machine))

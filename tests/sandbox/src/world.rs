@@ -37,6 +37,8 @@ pub struct Options {
     pub agent: Option<PathBuf>,
     /// How often agents ask the metadata service for a notice; else often, so that nobody waits.
     pub metadata_interval: Option<Duration>,
+    /// Whether instances have a Docker.
+    pub docker: bool,
 }
 
 /// Where, in a world, its commands have their Java.
@@ -112,6 +114,7 @@ impl World {
                 dir: dir.path().join("instances"),
                 isolation,
                 metadata_interval: options.metadata_interval.unwrap_or(METADATA_INTERVAL),
+                docker: options.docker.then(|| forge.url()),
             },
         );
         let cloud = Cloud::start(options.cloud, events.clone(), fleet.clone(), record).await?;

@@ -209,6 +209,7 @@ async fn instances_die_with_a_sandbox_that_is_killed() {
             script: "#!/bin/sh\nsetsid sleep 1000 &\nsleep 1000\n".into(),
             env: Vec::new(),
             metadata_interval: Duration::from_secs(1),
+            docker: None,
             events: Events::default(),
         };
         let _machine = Machine::boot(boot).unwrap();

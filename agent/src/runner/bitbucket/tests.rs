@@ -18,6 +18,7 @@ use tempfile::TempDir;
 
 use super::{Bitbucket, arguments, version_of};
 use crate::archive::tests::server::{Server, entry, pack, sha256, whole};
+use crate::runner::docker::Docker;
 use crate::runner::{Exit, Runner as _};
 use crate::user::User;
 
@@ -44,7 +45,11 @@ fn spec() -> RunnerSpec {
 
 fn open(spec: &RunnerSpec, dir: &Path, user: Option<User>) -> anyhow::Result<Bitbucket> {
     let forge = forge::open(spec.forge, &spec.repo, &Secret::new("forge-canary"))?;
-    Bitbucket::new(spec, dir, user, Arc::from(forge))
+    Ok(Bitbucket {
+        // Steps run in a shell, whatever this machine has.
+        docker: Docker::at(&format!("unix://{}", dir.join("no-such-socket").display())).here(),
+        ..Bitbucket::new(spec, dir, user, Arc::from(forge))?
+    })
 }
 
 /// A Java that says this of its version.
@@ -85,6 +90,7 @@ fn config() -> RunnerConfig {
         runner_uuid: "{runner}".into(),
         oauth_client_id: "client".into(),
         oauth_client_secret: Secret::new("secret-canary \"\\ '$x"),
+        containers: false,
     }
 }
 

@@ -8,11 +8,16 @@ use crate::error::{Class, Failure};
 /// Source: <https://support.atlassian.com/bitbucket-cloud/docs/runners/>
 const MOST: usize = 10;
 /// What Bitbucket's own web page adds: that it is no runner of Atlassian's, and what its steps run in.
-const OWN: [&str; 2] = ["self.hosted", "linux.shell"];
+const HOSTED: &str = "self.hosted";
+/// Source: <https://support.atlassian.com/bitbucket-cloud/docs/configure-your-runner-in-bitbucket-pipelines-yml/>
+const CONTAINERS: &str = "linux";
+const SHELL: &str = "linux.shell";
 
 /// All labels of a runner with these of the user's; an illegal one is refused by name.
-pub fn all(given: &[String]) -> Result<Vec<String>> {
-    let mut labels: Vec<String> = OWN.map(str::to_owned).into();
+pub fn all(given: &[String], containers: bool) -> Result<Vec<String>> {
+    let (place, elsewhere) = if containers { (CONTAINERS, SHELL) } else { (SHELL, CONTAINERS) };
+    let own = [HOSTED, place];
+    let mut labels: Vec<String> = own.map(str::to_owned).into();
     for label in given.iter().map(|label| label.trim()).filter(|label| !label.is_empty()) {
         let is_legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '.';
         if !label.chars().all(is_legal) {
@@ -23,15 +28,28 @@ pub fn all(given: &[String]) -> Result<Vec<String>> {
             .hint("change `--labels`, and `runs-on` in bitbucket-pipelines.yml")
             .into());
         }
+        if label == elsewhere {
+            let (inside, option) = if containers {
+                ("containers", "shell")
+            } else {
+                ("a shell", "docker")
+            };
+            return Err(Failure::new(
+                Class::Usage,
+                format!("`{label}` cannot be a label of this runner: its steps run in {inside}"),
+            )
+            .hint(format!("leave it out of `--labels`, or give `--executor={option}`"))
+            .into());
+        }
         if !labels.iter().any(|there| there == label) {
             labels.push(label.into());
         }
     }
-    let own = labels.len() - OWN.len();
-    if own > MOST {
+    let more = labels.len() - own.len();
+    if more > MOST {
         return Err(Failure::new(
             Class::Usage,
-            format!("{own} labels are more than the {MOST} that a runner on Bitbucket may have"),
+            format!("{more} labels are more than the {MOST} that a runner on Bitbucket may have"),
         )
         .hint("give fewer `--labels`")
         .into());
@@ -42,15 +60,29 @@ pub fn all(given: &[String]) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::all;
+    use crate::error::Report;
+
+    fn of(labels: &str, containers: bool) -> anyhow::Result<Vec<String>> {
+        all(&labels.split(',').map(str::to_owned).collect::<Vec<_>>(), containers)
+    }
 
     fn with(labels: &str) -> anyhow::Result<Vec<String>> {
-        all(&labels.split(',').map(str::to_owned).collect::<Vec<_>>())
+        of(labels, false)
     }
 
     #[test]
     fn bitbuckets_own_are_added_once() {
         assert_eq!(with("cml, gpu.a10,cml,").unwrap(), ["self.hosted", "linux.shell", "cml", "gpu.a10"]);
         assert_eq!(with("self.hosted,linux.shell").unwrap(), ["self.hosted", "linux.shell"]);
+    }
+
+    #[test]
+    fn they_say_where_steps_run_and_nothing_else_may() {
+        assert_eq!(of("cml,linux", true).unwrap(), ["self.hosted", "linux", "cml"]);
+        for (labels, containers, option) in [("cml,linux", false, "--executor=docker"), ("linux.shell", true, "--executor=shell")] {
+            let error = of(labels, containers).unwrap_err();
+            assert!(Report(&error).hint().unwrap().contains(option), "{error}");
+        }
     }
 
     #[test]

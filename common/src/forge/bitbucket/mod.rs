@@ -20,6 +20,7 @@ use super::lost;
 use super::{Enroll, Enrollment, Forge, Package, Platform, Removal, Rerun, RerunOutcome, Runner, RunnerId, When, Which};
 use crate::http::{Answer, Retry};
 use crate::secret::{self, Secret};
+use crate::spec::Executor;
 use refusal::Permission;
 pub use scope::is_uuid;
 use scope::{Scope, encoded};
@@ -28,19 +29,27 @@ use scope::{Scope, encoded};
 const PAGE: &str = "100";
 /// More pages than anybody has runners or pipelines of one commit: a server that pages for ever is not followed.
 const MAX_PAGES: usize = 1000;
-/// The shell runner that is installed unless the user names another: no API tells the newest.
+/// The runner that is installed unless the user names another: no API tells the newest.
 /// Source: <https://product-downloads.atlassian.com/software/bitbucket/pipelines/CHANGELOG.md>
 pub const RUNNER_VERSION: &str = "5.7.0";
 /// Where every version is; `{version}` is replaced. One archive for every processor: it is a Java program.
 /// Source: <https://support.atlassian.com/bitbucket-cloud/docs/set-up-runners-for-linux-shell/>
 pub const RUNNER_URL: &str =
     "https://product-downloads.atlassian.com/software/bitbucket/pipelines/atlassian-bitbucket-pipelines-runner-{version}.tar.gz";
+/// The same for steps in containers: an image, whose tags are the same versions.
+/// Source: <https://support.atlassian.com/bitbucket-cloud/docs/use-your-docker-images-in-self-hosted-runners/>
+pub const RUNNER_IMAGE: &str = "docker-public.packages.atlassian.com/sox/atlassian/bitbucket-pipelines-runner:{version}";
 /// No runner has this id.
 const NOBODY: &str = "{00000000-0000-0000-0000-000000000000}";
 
-/// Refuses labels that Bitbucket does not take.
-pub fn check_labels(labels: &[String]) -> Result<()> {
-    labels::all(labels).map(drop)
+/// Refuses labels that Bitbucket does not take, wherever steps will run.
+pub fn check_labels(labels: &[String], executor: Executor) -> Result<()> {
+    let checked = match executor {
+        Executor::Docker => labels::all(labels, true),
+        Executor::Shell => labels::all(labels, false),
+        Executor::Auto => labels::all(labels, false).or_else(|_| labels::all(labels, true)),
+    };
+    checked.map(drop)
 }
 
 /// What the runner program is configured with.
@@ -58,6 +67,8 @@ pub struct RunnerConfig {
     /// Told once, when the registration is made.
     #[serde(with = "secret::exposed")]
     pub oauth_client_secret: Secret,
+    /// Whether its labels say that steps run in containers: the runner must be the one that does that.
+    pub containers: bool,
 }
 
 /// The API client for one repository or workspace.
@@ -287,7 +298,7 @@ impl Forge for Bitbucket {
             id: String,
             secret: Secret,
         }
-        let labels = labels::all(&request.labels)?;
+        let labels = labels::all(&request.labels, request.containers)?;
         let (account_uuid, repository_uuid) = self.ids().await?;
         // Names repeat here; but what goes wrong later is cleaned up by name, and must not meet another's.
         if !self.runners(Which::Named(&request.name)).await?.is_empty() {
@@ -310,6 +321,7 @@ impl Forge for Bitbucket {
                 runner_uuid: made.uuid.clone(),
                 oauth_client_id: made.oauth_client.id,
                 oauth_client_secret: made.oauth_client.secret,
+                containers: request.containers,
             };
             return Ok(Enrollment::Made {
                 id: made.uuid.into(),

@@ -65,6 +65,28 @@ pub fn prepare(dir: &Path, user_data: &str, isolation: Isolation) -> Result<()> 
     Ok(())
 }
 
+/// Gives the instance a Docker, which listens before anything else begins. `DIR/docker` has a file for each container.
+pub fn give_docker(dir: &Path, programs: &Path, service: &str) -> Result<()> {
+    let (shims, standin) = (dir.join("shims"), programs.join("docker-standin"));
+    let scripts = [
+        ("docker", format!("#!/bin/sh\nexec '{}' \"$@\"\n", standin.display())),
+        (
+            "dockerd",
+            format!(
+                "#!/bin/sh\nexec '{}' daemon '{}' '{service}'\n",
+                standin.display(),
+                dir.join("docker").display()
+            ),
+        ),
+    ];
+    for (name, text) in scripts {
+        let path = shims.join(name);
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    }
+    Ok(())
+}
+
 /// Whether the instance is run by another user than we are: its root must not be this machine's.
 fn is_demoted(isolation: Isolation) -> bool {
     isolation != Isolation::Overlay && Uid::effective().is_root()

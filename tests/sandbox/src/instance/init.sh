@@ -9,5 +9,9 @@ trap 'exit 0' TERM
 	read -r _ <&3
 	kill -TERM $$
 } &
+if [ -x "$dir/shims/dockerd" ]; then
+	"$dir/shims/dockerd" >>"$dir/console" 2>&1 3<&- &
+	until [ -S "$dir/docker.sock" ]; do sleep 0.05; done
+fi
 "$dir/user-data" >>"$dir/console" 2>&1 3<&- &
 wait

@@ -96,6 +96,8 @@ pub struct Boot {
     pub env: Vec<(&'static str, String)>,
     /// How often its agent asks the metadata service.
     pub metadata_interval: Duration,
+    /// Whether it has a Docker: then the Bitbucket whose runner the image there is.
+    pub docker: Option<String>,
     /// Where its console goes.
     pub events: Events,
 }
@@ -137,11 +139,15 @@ impl Machine {
             "#!/bin/sh\n"
         };
         init::prepare(dir, script, boot.isolation)?;
+        let programs = programs()?;
+        if let Some(service) = &boot.docker {
+            init::give_docker(dir, &programs, service)?;
+        }
         // Read and write: there is always a reader, and never an end.
         let open = |name: &str| pipe::OpenOptions::new().read_write(true).open_receiver(dir.join(name));
         let (console, power) = (open("console")?, open("power")?);
         let log = fs::File::create(dir.join(CONSOLE)).context("making the console's log")?;
-        let mut command = init::command(dir, world(dir), &programs()?, boot.isolation)?;
+        let mut command = init::command(dir, world(dir), &programs, boot.isolation)?;
         command.env_clear().envs(environment(&boot)).process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::null());
         // What goes wrong before the user data starts is on the console, too.
@@ -241,6 +247,9 @@ fn environment(boot: &Boot) -> Vec<(&'static str, String)> {
         ("CML_METADATA_INTERVAL", boot.metadata_interval.as_millis().to_string()),
     ];
     environment.extend(boot.env.iter().cloned());
+    if boot.docker.is_some() {
+        environment.push(("DOCKER_HOST", format!("unix://{}", shown("docker.sock"))));
+    }
     if boot.isolation == Isolation::PrivateRoot {
         environment.push(("CML_ROOT", shown("root")));
     }

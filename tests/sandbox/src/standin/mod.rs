@@ -6,6 +6,7 @@
 pub mod bitbucket;
 mod configure;
 mod dispatch;
+pub mod docker;
 pub mod gitlab;
 pub mod http;
 mod listener;

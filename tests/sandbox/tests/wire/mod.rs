@@ -67,6 +67,7 @@ impl Cloud {
         let options = Options {
             dir: dir.path().join("instances"),
             isolation: Isolation::best(),
+            docker: None,
             metadata_interval: Duration::from_millis(200),
         };
         let fleet = Fleet::new(events.clone(), options);

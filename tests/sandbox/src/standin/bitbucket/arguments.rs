@@ -16,6 +16,19 @@ const NEEDED: [&str; 6] = [
     "runtime",
 ];
 
+/// The runtime of a runner that is a container.
+pub const DOCKER: &str = "linux-docker";
+/// How the same are told to it.
+/// Source: <https://support.atlassian.com/bitbucket-cloud/docs/use-your-docker-images-in-self-hosted-runners/>
+const VARIABLES: [(&str, &str); 6] = [
+    ("ACCOUNT_UUID", "account.uuid"),
+    ("REPOSITORY_UUID", "repository.uuid"),
+    ("RUNNER_UUID", "uuid"),
+    ("OAUTH_CLIENT_ID", "oauth.client.id"),
+    ("OAUTH_CLIENT_SECRET", "oauth.client.secret"),
+    ("WORKING_DIRECTORY", "directory.working"),
+];
+
 /// The runner's properties, without what all of them begin with.
 pub struct Arguments(BTreeMap<String, String>);
 
@@ -33,11 +46,25 @@ impl Arguments {
             .iter()
             .filter_map(|word| word.strip_prefix("-D")?.strip_prefix(PREFIX)?.split_once('='));
         let found = Self(properties.map(|(name, value)| (name.to_owned(), value.to_owned())).collect());
-        if let Some(missing) = NEEDED.iter().find(|name| found.get(name).is_empty()) {
+        found.check()
+    }
+
+    /// Those of a runner that is a container.
+    pub fn from_environment() -> Result<Self> {
+        let found = VARIABLES.iter().filter_map(|(variable, name)| {
+            let value = std::env::var(variable).ok()?;
+            Some(((*name).to_owned(), value))
+        });
+        let runtime = ("runtime".to_owned(), DOCKER.to_owned());
+        Self(found.chain([runtime]).collect()).check()
+    }
+
+    fn check(self) -> Result<Self> {
+        if let Some(missing) = NEEDED.iter().find(|name| self.get(name).is_empty()) {
             bail!("{PREFIX}{missing} is required");
         }
-        match found.get("runtime") {
-            "linux-shell" | "linux-bash" => Ok(found),
+        match self.get("runtime") {
+            "linux-shell" | "linux-bash" | DOCKER => Ok(self),
             other => bail!("unknown runtime {other}"),
         }
     }

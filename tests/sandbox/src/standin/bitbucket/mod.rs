@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::http;
+use super::{docker, http};
 use arguments::Arguments;
 
 /// The version that it says it has.
@@ -59,8 +59,12 @@ pub fn archive(server: &str) -> Result<Bytes> {
 /// The whole program; returns its exit code.
 pub fn main(words: &[String]) -> i32 {
     let started = || -> Result<i32> {
-        let arguments = Arguments::read(words)?;
-        let server = std::fs::read_to_string(SERVER).context("reading where the service is")?;
+        let (arguments, server) = if let Ok(server) = std::env::var(docker::SERVER) {
+            (Arguments::from_environment()?, server)
+        } else {
+            let server = std::fs::read_to_string(SERVER).context("reading where the service is")?;
+            (Arguments::read(words)?, server)
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         runtime.block_on(run(&Service::new(arguments, server)))
     };

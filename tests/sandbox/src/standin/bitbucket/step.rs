@@ -1,5 +1,6 @@
 //! One step: its script, in a shell.
 
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -10,7 +11,9 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use super::arguments::DOCKER;
 use super::{Service, Stop, say};
+use crate::standin::program;
 
 /// How often the service hears of a step that is silent.
 const BEAT: Duration = Duration::from_millis(100);
@@ -49,18 +52,40 @@ fn start(service: &Service, step: &Value) -> std::io::Result<(Child, UnboundedRe
     std::fs::create_dir_all(&dir)?;
     let env = step["env"].as_array().into_iter().flatten();
     let env = env.filter_map(|pair| Some((pair[0].as_str()?, pair[1].as_str()?)));
-    let mut command = Command::new("bash");
-    command.args(["-e", "-c", step["script"].as_str().unwrap_or_default()]);
-    command.current_dir(&dir).process_group(0).stdin(Stdio::null()).envs(env);
-    command
-        .env("BITBUCKET_CLONE_DIR", &dir)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    let script = ["bash", "-e", "-c", step["script"].as_str().unwrap_or_default()];
+    let mut command = if service.arguments.get("runtime") == DOCKER {
+        let mut command = in_container(service, step, &dir)?;
+        command.args(env.flat_map(|(name, value)| ["--env".to_owned(), format!("{name}={value}")]));
+        command.arg("the-image-of-the-step").args(script);
+        command
+    } else {
+        let mut command = Command::new(script[0]);
+        command.args(&script[1..]).envs(env).env("BITBUCKET_CLONE_DIR", &dir);
+        command
+    };
+    command.current_dir(&dir).process_group(0).stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     let (tell, lines) = unbounded_channel();
     tokio::spawn(read(child.stdout.take(), tell.clone()));
     tokio::spawn(read(child.stderr.take(), tell));
     Ok((child, lines))
+}
+
+/// A container beside the runner's own. How the real one names them is not published: what is known is that its directory is theirs.
+fn in_container(service: &Service, step: &Value, dir: &Path) -> std::io::Result<Command> {
+    let docker = program("docker-standin").map_err(|error| std::io::Error::other(format!("{error:#}")))?;
+    let dir = dir.display();
+    let id = |uuid: &str| uuid.trim_matches(['{', '}']).to_owned();
+    let name = format!(
+        "{}_{}_build",
+        id(service.arguments.get("uuid")),
+        id(step["stepUuid"].as_str().unwrap_or_default())
+    );
+    let mut command = Command::new(docker);
+    command.args(["container", "run", "--rm", "--name", &name, "--volume", &format!("{dir}:{dir}")]);
+    command.args(["--env", &format!("BITBUCKET_CLONE_DIR={dir}")]);
+    Ok(command)
 }
 
 async fn read(stream: Option<impl AsyncRead + Unpin>, tell: UnboundedSender<String>) {
