@@ -12,7 +12,7 @@ use super::{Given, Warning};
 const CLOUDS: [(&str, &[CloudKind]); 5] = [
     ("cloud_aws_security_group", &[CloudKind::Aws]),
     ("cloud_aws_subnet", &[CloudKind::Aws]),
-    ("cloud_permission_set", &[CloudKind::Aws, CloudKind::Gcp]),
+    ("cloud_permission_set", &[CloudKind::Aws, CloudKind::Azure, CloudKind::Gcp]),
     ("cloud_ssh_private", &[CloudKind::Aws, CloudKind::Azure]),
     ("cloud_kubernetes_node_selector", &[CloudKind::Kubernetes]),
 ];

@@ -2,6 +2,8 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+#[cfg(feature = "azure")]
+mod azure;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -121,6 +123,8 @@ pub async fn open(kind: CloudKind, options: &CloudOptions) -> Result<Box<dyn Clo
     match kind {
         #[cfg(feature = "aws")]
         CloudKind::Aws => Ok(Box::new(Box::pin(aws::Aws::open(options)).await?)),
+        #[cfg(feature = "azure")]
+        CloudKind::Azure => Ok(Box::new(azure::Azure::open()?)),
         _ => {
             let _ = options;
             Err(unsupported().hint(format!("it knows: {}", known().join(", "))).into())
@@ -130,6 +134,6 @@ pub async fn open(kind: CloudKind, options: &CloudOptions) -> Result<Box<dyn Clo
 
 /// The clouds of this build: each is a cargo feature.
 fn known() -> Vec<&'static str> {
-    let all = [("aws", cfg!(feature = "aws"))];
+    let all = [("aws", cfg!(feature = "aws")), ("azure", cfg!(feature = "azure"))];
     all.iter().filter(|(_, known)| *known).map(|(name, _)| *name).collect()
 }
