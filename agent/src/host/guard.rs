@@ -19,12 +19,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// What ip(8) says of a rule that is there already: an agent that was killed made it.
 const EXISTS: &str = "File exists";
 
-/// Keeps everybody but root from these addresses; `v6` where the machine has it.
+/// Keeps everybody but root from these addresses; `v6` where the service has one and the machine has it.
 ///
 /// # Errors
 /// The rule for `v4` cannot be made.
-pub async fn keep_from(v4: &str, v6: &str) -> Result<()> {
-    if let Err(error) = run(&rule("-6", v6)).await {
+pub async fn keep_from(v4: &str, v6: Option<&str>) -> Result<()> {
+    if let Some(v6) = v6
+        && let Err(error) = run(&rule("-6", v6)).await
+    {
         tracing::debug!("{v6} is not guarded: {error:#}");
     }
     run(&rule("-4", v4)).await

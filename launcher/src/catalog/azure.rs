@@ -70,7 +70,10 @@ impl<'a> Size<'a> {
         let (head, rest) = parts.split_first().filter(|_| parts.iter().all(|part| is_word(part)))?;
         let number = head.find(|c: char| c.is_ascii_digit()).filter(|at| *at > 0)?;
         let (family, tail) = head.split_at_checked(number)?;
-        let is_version = |part: &&&str| part.strip_prefix('v').is_some_and(|number| number.chars().all(|c| c.is_ascii_digit()));
+        let is_version = |part: &&&str| {
+            part.strip_prefix('v')
+                .is_some_and(|number| number.chars().all(|c| c.is_ascii_digit()))
+        };
         Some(Self {
             family,
             features: tail.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-'),
@@ -91,7 +94,9 @@ impl<'a> Size<'a> {
 
     /// The types with NVIDIA's GPUs are in the families that begin with `n`.
     fn gpu(&self, families: &BTreeMap<String, String>) -> Option<String> {
-        let series = self.version.map_or_else(|| self.family.to_owned(), |version| format!("{}_{version}", self.family));
+        let series = self
+            .version
+            .map_or_else(|| self.family.to_owned(), |version| format!("{}_{version}", self.family));
         let is_other = NO_GPU.contains(&self.family) || NO_GPU.contains(&series.as_str());
         if !self.family.starts_with('n') || is_other || self.accelerator.is_some_and(|name| NOT_NVIDIA.contains(&name)) {
             return None;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::azure::Azure;
 use crate::ec2::Ec2;
 use crate::events::Events;
 use crate::faults::Faults;
@@ -16,16 +17,19 @@ pub enum Kind {
     /// Amazon EC2.
     #[default]
     Aws,
+    /// Microsoft Azure.
+    Azure,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Aws];
+    pub const ALL: [Self; 2] = [Self::Aws, Self::Azure];
 
     /// What `--cloud` calls it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Aws => "aws",
+            Self::Azure => "azure",
         }
     }
 
@@ -33,6 +37,7 @@ impl Kind {
     pub const fn title(self) -> &'static str {
         match self {
             Self::Aws => "EC2",
+            Self::Azure => "Azure",
         }
     }
 
@@ -40,6 +45,7 @@ impl Kind {
     pub const fn creation(self) -> &'static str {
         match self {
             Self::Aws => "RunInstances",
+            Self::Azure => "PUT machine",
         }
     }
 }
@@ -49,6 +55,8 @@ impl Kind {
 pub enum Cloud {
     /// Amazon EC2.
     Aws(Ec2),
+    /// Microsoft Azure.
+    Azure(Azure),
 }
 
 /// Asks the cloud, whichever it is.
@@ -56,6 +64,7 @@ macro_rules! ask {
     ($cloud:expr, $server:ident => $question:expr) => {
         match $cloud {
             Cloud::Aws($server) => $question,
+            Cloud::Azure($server) => $question,
         }
     };
 }
@@ -65,6 +74,7 @@ impl Cloud {
     pub async fn start(kind: Kind, events: Events, fleet: Fleet, record: Option<PathBuf>) -> Result<Self> {
         match kind {
             Kind::Aws => Ec2::start(events, fleet, record).await.map(Self::Aws),
+            Kind::Azure => Azure::start(events, fleet, record).await.map(Self::Azure),
         }
     }
 
@@ -72,6 +82,7 @@ impl Cloud {
     pub const fn kind(&self) -> Kind {
         match self {
             Self::Aws(_) => Kind::Aws,
+            Self::Azure(_) => Kind::Azure,
         }
     }
 

@@ -103,7 +103,10 @@ impl Words {
         let mut codes = vec![self.code.clone()];
         codes.extend(self.details.iter().map(|inner| inner.code.clone()));
         let inner = self.details.iter().map(|inner| inner.message.as_str());
-        let words: Vec<&str> = std::iter::once(self.message.as_str()).chain(inner).filter(|words| !words.is_empty()).collect();
+        let words: Vec<&str> = std::iter::once(self.message.as_str())
+            .chain(inner)
+            .filter(|words| !words.is_empty())
+            .collect();
         let message: String = words.join(" ").chars().take(WORDS).collect();
         Refusal {
             status,

@@ -58,7 +58,10 @@ pub async fn check(arm: &Arm, group: &str) -> Result<()> {
 
 /// Lets an identity delete the group that it is in, and do nothing outside of it.
 pub async fn allow(arm: &Arm, group: &str, principal: &str) -> Result<()> {
-    let path = format!("{group}/providers/Microsoft.Authorization/roleAssignments/{}", guid(&[group, principal]));
+    let path = format!(
+        "{group}/providers/Microsoft.Authorization/roleAssignments/{}",
+        guid(&[group, principal])
+    );
     let role = arm.path(&format!("/providers/Microsoft.Authorization/roleDefinitions/{CONTRIBUTOR}"));
     let body = body::assignment(&role, principal);
     let deadline = tokio::time::Instant::now() + UNKNOWN;
@@ -149,7 +152,10 @@ mod tests {
         assert!(!may(vec![]));
         assert!(!may(vec![contributor()]));
         assert!(may(vec![role(&["*"], &[])]));
-        assert!(may(vec![contributor(), role(&["Microsoft.Authorization/roleAssignments/write"], &[])]));
+        assert!(may(vec![
+            contributor(),
+            role(&["Microsoft.Authorization/roleAssignments/write"], &[])
+        ]));
         assert!(!may(vec![role(&["Microsoft.Compute/*", "*/read"], &[])]));
     }
 

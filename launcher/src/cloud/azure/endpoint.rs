@@ -94,7 +94,10 @@ mod tests {
         assert_eq!(government.authority, "https://login.microsoftonline.us");
         assert_eq!(government.audience, "https://management.usgovcloudapi.net");
         let own = read(&[("AZURE_RESOURCE_MANAGER_ENDPOINT", "http://127.0.0.1:1/")]).unwrap();
-        assert_eq!((own.manager.as_str(), own.audience.as_str()), ("http://127.0.0.1:1", "https://management.azure.com"));
+        assert_eq!(
+            (own.manager.as_str(), own.audience.as_str()),
+            ("http://127.0.0.1:1", "https://management.azure.com")
+        );
     }
 
     #[test]

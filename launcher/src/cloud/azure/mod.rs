@@ -91,7 +91,11 @@ impl Azure {
             ending::check(&self.arm, &self.group(&parts.name)).await?;
         }
         let network = body::Network::new(location, &order.tags);
-        let made = async { self.arm.settle(self.arm.put(&self.network(&parts.name), NETWORKS, &network).await?).await };
+        let made = async {
+            self.arm
+                .settle(self.arm.put(&self.network(&parts.name), NETWORKS, &network).await?)
+                .await
+        };
         made.await.map_err(|error| refusal::of("making the network", error))
     }
 
@@ -115,7 +119,9 @@ impl Azure {
                         None => Ok(()),
                     }
                 };
-                removed.await.map_err(|error| refusal::of("removing what could not be made", error))?;
+                removed
+                    .await
+                    .map_err(|error| refusal::of("removing what could not be made", error))?;
                 Ok(Err(refusal))
             }
             Err(error) => Err(refusal::of("making the machine", error)),
@@ -158,7 +164,10 @@ impl Azure {
     async fn groups(&self, search: &Search<'_>) -> Result<Vec<Group>, Error> {
         // By its name, which every part of Azure knows at once; the list of tags comes after.
         if let Search::Launch(id) = search {
-            let found = self.arm.get::<Group>(&self.group(&place::name(id)), &[("api-version", GROUPS)]).await?;
+            let found = self
+                .arm
+                .get::<Group>(&self.group(&place::name(id)), &[("api-version", GROUPS)])
+                .await?;
             return Ok(found.into_iter().filter(Group::is_ours).collect());
         }
         let filter = format!("tagName eq '{OURS}'");
@@ -270,7 +279,9 @@ impl Cloud for Azure {
             format!("PUT {group}, tags {}", tags.join(" ")),
         ];
         if identity == Identity::Own {
-            calls.push(format!("GET {group}/providers/Microsoft.Authorization/permissions: it must allow roleAssignments/write"));
+            calls.push(format!(
+                "GET {group}/providers/Microsoft.Authorization/permissions: it must allow roleAssignments/write"
+            ));
         }
         calls.push(format!("PUT {network}"));
         for (_, mut body) in attempts(order, &parts, &identity, &subnet) {
@@ -348,7 +359,10 @@ impl Cloud for Azure {
 /// The instance that was made, as far as it is known without asking.
 fn made(order: &Order, parts: &Parts, size: &str, body: &serde_json::Value) -> Instance {
     let image = body.pointer("/properties/storageProfile/imageReference");
-    let parts_of_image = image.and_then(|image| image.as_object()).into_iter().flat_map(|image| image.values());
+    let parts_of_image = image
+        .and_then(|image| image.as_object())
+        .into_iter()
+        .flat_map(|image| image.values());
     let words: Vec<&str> = parts_of_image.filter_map(|value| value.as_str()).collect();
     Instance {
         id: parts.name.clone(),

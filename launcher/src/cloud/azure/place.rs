@@ -52,7 +52,11 @@ impl Parts {
         let first = candidates.first().context("the machine type has no candidates")?;
         let query = catalog::image(CloudKind::Azure, first.gpu.is_some())?;
         let standard = format!("{}:{}", query.owner, query.pattern(first.arch));
-        let smallest = if first.gpu.is_some() && options.cloud_image.is_none() { GPU_DISK } else { 0 };
+        let smallest = if first.gpu.is_some() && options.cloud_image.is_none() {
+            GPU_DISK
+        } else {
+            0
+        };
         Ok(Self {
             name: name(&order.launch_id),
             place: catalog::region(CloudKind::Azure, &options.cloud_region)?,
@@ -94,11 +98,9 @@ pub fn image(text: &str) -> Result<Value> {
         [publisher, offer, sku, version] if parts.len() == URN_PARTS && parts.iter().all(|part| !part.is_empty()) => {
             Ok(json!({ "publisher": publisher, "offer": offer, "sku": sku, "version": version }))
         }
-        _ => Err(
-            Failure::new(Class::Usage, format!("`--cloud-image={text}` is no image of Azure's"))
-                .hint("give `PUBLISHER:OFFER:SKU:VERSION`, such as `Canonical:ubuntu-24_04-lts:server:latest`, or an image's resource id")
-                .into(),
-        ),
+        _ => Err(Failure::new(Class::Usage, format!("`--cloud-image={text}` is no image of Azure's"))
+            .hint("give `PUBLISHER:OFFER:SKU:VERSION`, such as `Canonical:ubuntu-24_04-lts:server:latest`, or an image's resource id")
+            .into()),
     }
 }
 
@@ -107,11 +109,18 @@ pub fn identities(options: &CloudOptions) -> Result<Option<Identity>> {
     let Some(given) = &options.cloud_permission_set else {
         return Ok(None);
     };
-    let ids: Vec<String> = given.split(',').map(str::trim).filter(|id| !id.is_empty()).map(str::to_owned).collect();
+    let ids: Vec<String> = given
+        .split(',')
+        .map(str::trim)
+        .filter(|id| !id.is_empty())
+        .map(str::to_owned)
+        .collect();
     let is_id = |id: &String| {
         let lower = id.to_ascii_lowercase();
         lower.starts_with("/subscriptions/")
-            && lower.split_once(IDENTITY).is_some_and(|(_, name)| !name.is_empty() && !name.contains('/'))
+            && lower
+                .split_once(IDENTITY)
+                .is_some_and(|(_, name)| !name.is_empty() && !name.contains('/'))
             && id.chars().count() <= super::TAG_VALUE
     };
     if ids.is_empty() || !ids.iter().all(is_id) {
@@ -156,7 +165,12 @@ mod tests {
         assert_eq!(image("Canonical:ubuntu-24_04-lts:server:latest").unwrap()["sku"], "server");
         let id = "/subscriptions/x/resourceGroups/g/providers/Microsoft.Compute/images/i";
         assert_eq!(image(id).unwrap()["id"], id);
-        assert!(image("/CommunityGalleries/g/Images/i/Versions/1").unwrap().get("communityGalleryImageId").is_some());
+        assert!(
+            image("/CommunityGalleries/g/Images/i/Versions/1")
+                .unwrap()
+                .get("communityGalleryImageId")
+                .is_some()
+        );
         for text in ["", "ami-1", "a:b:c", "a:b::d", "a:b:c:d:e", "/elsewhere"] {
             assert!(image(text).is_err(), "{text}");
         }

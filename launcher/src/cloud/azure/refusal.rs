@@ -129,7 +129,10 @@ pub fn no_capacity(refusal: Refusal, last: &str, is_spot: bool) -> anyhow::Error
     } else {
         "try another `--cloud-type` or `--cloud-region`, or later; a type that is never there may be closed to the subscription (`az vm list-skus`)"
     };
-    let message = format!("there is no capacity for {last}, nor for any type that was tried before it ({})", refusal.code);
+    let message = format!(
+        "there is no capacity for {last}, nor for any type that was tried before it ({})",
+        refusal.code
+    );
     anyhow::Error::new(refusal).context(Failure::new(Class::Capacity, message).hint(hint))
 }
 
@@ -151,7 +154,10 @@ fn access(action: &str, refusal: &Refusal) -> Failure {
             "check AZURE_SUBSCRIPTION_ID, and that the principal has a role in it",
         )
     } else if refusal.is("ReadOnlyDisabledSubscription") {
-        (format!("the subscription is disabled ({code})"), "see the subscription's state in the portal")
+        (
+            format!("the subscription is disabled ({code})"),
+            "see the subscription's state in the portal",
+        )
     } else if refusal.status == 401 {
         (
             format!("Azure refused the credentials ({code})"),
@@ -199,7 +205,12 @@ mod tests {
                 "The requested VM size Standard_X is not available in the current region.",
                 Kind::UnknownType,
             ),
-            (400, "InvalidParameter", "The value of parameter imageReference is invalid.", Kind::Invalid),
+            (
+                400,
+                "InvalidParameter",
+                "The value of parameter imageReference is invalid.",
+                Kind::Invalid,
+            ),
             (409, "Conflict", "", Kind::Other),
         ] {
             assert_eq!(kind(&refusal(status, code, message)), expected, "{code} {message}");

@@ -132,7 +132,9 @@ impl Group {
         Instance {
             id: self.name,
             ip,
-            kind: machine.map(|machine| machine.properties.hardware_profile.vm_size.clone()).unwrap_or_default(),
+            kind: machine
+                .map(|machine| machine.properties.hardware_profile.vm_size.clone())
+                .unwrap_or_default(),
             zone: machine.and_then(|machine| Some(format!("{}-{}", self.location, machine.zones.first()?))),
             region: self.location,
             image: machine.map(Machine::image).unwrap_or_default(),
@@ -188,7 +190,10 @@ impl Machine {
     fn image(&self) -> String {
         let image = &self.properties.storage_profile.image_reference;
         let text = |key: &str| image.get(key).and_then(|value| value.as_str());
-        let urn: Vec<&str> = ["publisher", "offer", "sku", "version"].iter().filter_map(|key| text(key)).collect();
+        let urn: Vec<&str> = ["publisher", "offer", "sku", "version"]
+            .iter()
+            .filter_map(|key| text(key))
+            .collect();
         if urn.is_empty() {
             let ids = ["id", "communityGalleryImageId", "sharedGalleryImageId"];
             return ids.iter().find_map(|key| text(key)).unwrap_or_default().to_owned();
