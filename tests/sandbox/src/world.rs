@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::azure::Azure;
 use crate::bitbucket::Bitbucket;
 use crate::cloud::{self, Cloud};
 use crate::ec2::Ec2;
@@ -165,9 +166,25 @@ impl World {
     }
 
     /// Its cloud, in a world whose cloud is EC2: for what only EC2 has.
+    ///
+    /// # Panics
+    /// In a world with another cloud.
     pub fn ec2(&self) -> &Ec2 {
-        let Cloud::Aws(ec2) = &self.cloud;
+        let Cloud::Aws(ec2) = &self.cloud else {
+            panic!("this world has no EC2 but {}", self.cloud.kind().title());
+        };
         ec2
+    }
+
+    /// Its cloud, in a world whose cloud is Azure: for what only Azure has.
+    ///
+    /// # Panics
+    /// In a world with another cloud.
+    pub fn azure(&self) -> &Azure {
+        let Cloud::Azure(azure) = &self.cloud else {
+            panic!("this world has no Azure but {}", self.cloud.kind().title());
+        };
+        azure
     }
 
     /// How instances are kept apart from this machine.
