@@ -225,7 +225,7 @@ impl Host for Aws {
             tracing::info!("the metadata service is not where it always is, and not guarded: {}", self.endpoint);
             return Ok(());
         }
-        guard::keep_from(ADDRESS, Some(ADDRESS_V6)).await
+        guard::keep_from(ADDRESS, ADDRESS_V6).await
     }
 
     async fn terminate(&self) -> Result<()> {

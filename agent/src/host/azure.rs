@@ -269,7 +269,7 @@ impl Host for Azure {
             tracing::info!("the metadata service is not where it always is, and not guarded: {}", self.endpoint);
             return Ok(());
         }
-        guard::keep_from(ADDRESS, None).await
+        guard::keep_web_from(ADDRESS, None).await
     }
 
     async fn terminate(&self) -> Result<()> {

@@ -19,6 +19,13 @@ e2e::on_every_forge! {
     the_result_is_one_json_object,
 }
 
+e2e::on_every_cloud! {
+    reuse_takes_an_online_runner_with_the_labels,
+    a_token_that_is_refused_costs_nothing,
+    a_dry_run_changes_nothing_and_shows_no_secret,
+    the_result_is_one_json_object,
+}
+
 /// The first request of every launch.
 fn first_request(scene: &Scene) -> &'static str {
     match scene.world.forge.kind() {

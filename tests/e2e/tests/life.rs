@@ -26,6 +26,13 @@ e2e::on_every_forge! {
     the_agent_asks_the_forge_a_few_times_in_its_life,
 }
 
+e2e::on_every_cloud! {
+    a_job_runs_and_the_machine_goes,
+    two_jobs_one_after_the_other,
+    single_takes_one_job_and_leaves_the_other,
+    single_without_retry_sends_no_token_to_the_machine,
+}
+
 /// The first request of a removal that must not lose a job.
 fn removal(scene: &Scene) -> &'static str {
     match scene.world.forge.kind() {

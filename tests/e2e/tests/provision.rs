@@ -12,6 +12,12 @@ e2e::on_every_forge! {
     a_runner_archive_with_another_checksum_is_not_started,
 }
 
+e2e::on_every_cloud! {
+    the_startup_script_runs_first_and_its_output_is_on_the_console,
+    a_startup_script_that_fails_ends_the_machine_and_the_launch,
+    a_runner_that_never_comes_online_is_rolled_back,
+}
+
 async fn the_startup_script_runs_first_and_its_output_is_on_the_console(scene: Scene) {
     let script = "#!/usr/bin/env bash\n[[ $(id -u) = 0 ]] && echo \"hello from $BASH\"\ncat <<'EOF'\n$(nothing) EOF 'quoted'\nEOF\ntouch /opt/prepared\n";
     let run = scene.job("test -e /opt/prepared");

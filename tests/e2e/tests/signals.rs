@@ -21,6 +21,11 @@ e2e::on_every_forge! {
     a_runner_on_this_host_is_stopped_by_control_c,
 }
 
+e2e::on_every_cloud! {
+    the_machine_of_a_launcher_that_was_killed_removes_itself,
+    an_idle_agent_that_is_told_to_stop_takes_its_leave,
+}
+
 fn signal(child: &Child, signal: Signal) {
     let pid = child.id().expect("it still runs");
     kill(Pid::from_raw(i32::try_from(pid).unwrap()), signal).unwrap();

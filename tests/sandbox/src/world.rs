@@ -105,7 +105,7 @@ impl World {
         let events = Events::default();
         let isolation = Isolation::best();
         let forge = Forge::start(events.clone(), options.forge).await?;
-        let record = std::env::var_os("CML_SANDBOX_RECORD_EC2").map(PathBuf::from);
+        let record = std::env::var_os(format!("CML_SANDBOX_RECORD_{}", options.cloud.title().to_uppercase())).map(PathBuf::from);
         let fleet = Fleet::new(
             events.clone(),
             fleet::Options {
