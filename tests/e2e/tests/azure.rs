@@ -206,3 +206,31 @@ async fn whenever_the_launcher_is_killed_nothing_is_left() {
     }
     scene.end().await;
 }
+
+#[tokio::test]
+async fn a_dry_run_shows_every_call_and_makes_none() {
+    let scene = scene().await;
+    let outcome = scene.launch(&["--dry-run"]).await;
+    outcome.succeeded();
+    for text in ["Standard_D8as_v5", "Standard_D8s_v5", "roleAssignments", "#!/bin/sh", "Canonical"] {
+        assert!(outcome.stdout.contains(text), "`{text}` is missing in:\n{}", outcome.stdout);
+    }
+    let secret = scene
+        .world
+        .env()
+        .into_iter()
+        .find(|(name, _)| name == "AZURE_CLIENT_SECRET")
+        .unwrap()
+        .1;
+    let shown = outcome.stdout + &outcome.stderr;
+    assert!(!shown.contains(scene.world.forge.token()) && !shown.contains(&secret), "{shown}");
+    assert!(
+        !scene
+            .world
+            .azure()
+            .calls()
+            .iter()
+            .any(|call| call.starts_with("PUT") || call.starts_with("DELETE"))
+    );
+    scene.end().await;
+}

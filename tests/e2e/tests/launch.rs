@@ -22,7 +22,6 @@ e2e::on_every_forge! {
 e2e::on_every_cloud! {
     reuse_takes_an_online_runner_with_the_labels,
     a_token_that_is_refused_costs_nothing,
-    a_dry_run_changes_nothing_and_shows_no_secret,
     the_result_is_one_json_object,
 }
 

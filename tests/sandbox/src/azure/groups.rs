@@ -1,6 +1,7 @@
 //! Resource groups, and the networks in them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -10,6 +11,8 @@ use super::{Azure, Group, SUBSCRIPTION, check, lock, operations, roles};
 use crate::events::Source;
 use crate::fleet::State;
 
+/// How long a group is seen to go, at least; in earnest it is a minute. The console of its machine can be read meanwhile.
+const DELETION: Duration = Duration::from_secs(3);
 /// Regions that there are.
 const REGIONS: [&str; 7] = [
     "eastus",
@@ -32,10 +35,15 @@ pub fn sweep(azure: &Azure) {
         let instance = azure.0.fleet.instance(name);
         instance.is_none_or(|instance| instance.state == State::Ended)
     };
+    let is_due = |group: &Group| {
+        group
+            .deleting
+            .is_some_and(|since| since.elapsed().is_ok_and(|time| time > DELETION))
+    };
     let gone: Vec<String> = state
         .groups
         .values()
-        .filter(|group| group.deleting && is_over(&group.name))
+        .filter(|group| is_due(group) && is_over(&group.name))
         .map(|group| group.name.clone())
         .collect();
     for name in gone {
@@ -45,7 +53,7 @@ pub fn sweep(azure: &Azure) {
 }
 
 fn view(group: &Group) -> Value {
-    let state = if group.deleting { "Deleting" } else { "Succeeded" };
+    let state = if group.deleting.is_some() { "Deleting" } else { "Succeeded" };
     json!({
         "id": format!("/subscriptions/{SUBSCRIPTION}/resourceGroups/{}", group.name),
         "name": group.name,
@@ -93,7 +101,7 @@ pub fn put(call: &Call) -> Result<Answer, Refusal> {
     let mut state = lock(&call.azure.0.state);
     let key = name.to_ascii_lowercase();
     if let Some(group) = state.groups.get_mut(&key) {
-        if group.deleting {
+        if group.deleting.is_some() {
             return Err(being_deleted(name));
         }
         group.tags = tags;
@@ -103,7 +111,7 @@ pub fn put(call: &Call) -> Result<Answer, Refusal> {
         name: name.to_owned(),
         location: location.to_owned(),
         tags,
-        deleting: false,
+        deleting: None,
         network: None,
         machine: None,
         contributors: BTreeSet::new(),
@@ -131,10 +139,10 @@ pub fn delete(call: &Call) -> Result<Answer, Refusal> {
         return Err(missing(call.parts[1]));
     }
     roles::check(&mut state, &call.who, &name)?;
-    let Some(group) = state.groups.get_mut(&name).filter(|group| !group.deleting) else {
+    let Some(group) = state.groups.get_mut(&name).filter(|group| group.deleting.is_none()) else {
         return Err(being_deleted(call.parts[1]));
     };
-    group.deleting = true;
+    group.deleting = Some(SystemTime::now());
     let headers = operations::begin(call.azure, &mut state, None);
     drop(state);
     call.azure.0.fleet.end(&name, "its group was deleted");
@@ -149,7 +157,7 @@ pub fn delete(call: &Call) -> Result<Answer, Refusal> {
 pub fn open<'a>(groups: &'a mut BTreeMap<String, Group>, name: &str) -> Result<&'a mut Group, Refusal> {
     match groups.get_mut(&name.to_ascii_lowercase()) {
         None => Err(missing(name)),
-        Some(group) if group.deleting => Err(being_deleted(name)),
+        Some(group) if group.deleting.is_some() => Err(being_deleted(name)),
         Some(group) => Ok(group),
     }
 }

@@ -87,7 +87,8 @@ struct Group {
     name: String,
     location: String,
     tags: BTreeMap<String, String>,
-    deleting: bool,
+    /// Since when it goes.
+    deleting: Option<SystemTime>,
     network: Option<Value>,
     machine: Option<Machine>,
     /// Whoever may do anything in it.
