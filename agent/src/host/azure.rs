@@ -58,7 +58,7 @@ const BEING_DELETED: &str = "ResourceGroupBeingDeleted";
 /// ends before.
 ///
 /// [late]: https://learn.microsoft.com/en-us/azure/role-based-access-control/troubleshooting#symptom---role-assignment-changes-are-not-being-detected
-const PATIENCE: Duration = Duration::from_secs(240);
+const PATIENCE: Duration = Duration::from_mins(4);
 /// The first and the longest pause between two tries.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
@@ -156,10 +156,10 @@ impl Azure {
 
     /// Lets Azure go on with what it announced: everything is cleaned up.
     async fn acknowledge(&self) {
-        let Some(event) = self.event.lock().await.take().filter(|event| !event.event_id.is_empty()) else {
+        let Some(event) = self.event.lock().await.take().filter(|event| !event.id.is_empty()) else {
             return;
         };
-        let body = json!({ "StartRequests": [{ "EventId": event.event_id }] });
+        let body = json!({ "StartRequests": [{ "EventId": event.id }] });
         let request = self.http.post(format!("{}{EVENTS}", self.endpoint)).header("metadata", "true");
         if let Err(error) = request.json(&body).send().await {
             tracing::debug!("the event cannot be acknowledged: {error:#}");

@@ -77,7 +77,7 @@ impl<'a> Size<'a> {
         Some(Self {
             family,
             features: tail.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-'),
-            accelerator: rest.iter().filter(|part| !is_version(part)).next_back().copied(),
+            accelerator: rest.iter().rfind(|part| !is_version(part)).copied(),
             version: rest.iter().find(is_version).copied(),
         })
     }

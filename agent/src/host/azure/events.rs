@@ -25,10 +25,10 @@ pub struct Events {
 #[serde(rename_all = "PascalCase", default)]
 pub struct Event {
     /// Names it in an acknowledgement.
-    #[serde(deserialize_with = "or_empty")]
-    pub event_id: String,
-    #[serde(deserialize_with = "or_empty")]
-    event_type: String,
+    #[serde(rename = "EventId", deserialize_with = "or_empty")]
+    pub id: String,
+    #[serde(rename = "EventType", deserialize_with = "or_empty")]
+    kind: String,
     #[serde(deserialize_with = "or_empty")]
     resources: Vec<String>,
     #[serde(deserialize_with = "or_empty")]
@@ -45,7 +45,7 @@ impl Events {
     pub fn ending(self, name: &str) -> Option<Event> {
         self.events.into_iter().find(|event| {
             let is_ours = name.is_empty() || event.resources.iter().any(|other| other.eq_ignore_ascii_case(name));
-            is_ours && matches!(event.event_type.as_str(), "Preempt" | "Terminate" | "Reboot" | "Redeploy")
+            is_ours && matches!(event.kind.as_str(), "Preempt" | "Terminate" | "Reboot" | "Redeploy")
         })
     }
 }
@@ -53,7 +53,7 @@ impl Events {
 impl Event {
     /// As a notice.
     pub fn interruption(&self, now: Timestamp) -> Interruption {
-        let kind: String = self.event_type.chars().filter(char::is_ascii_alphanumeric).collect();
+        let kind: String = self.kind.chars().filter(char::is_ascii_alphanumeric).collect();
         // One that has started has no time; one whose time cannot be read may come at once, but that nobody can act on.
         let left = match self.not_before.trim() {
             "" => Duration::ZERO,

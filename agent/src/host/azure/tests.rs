@@ -19,21 +19,23 @@ const PREEMPT: &str = r#"{"DocumentIncarnation":2,"Events":[{"EventId":"E1","Eve
 const GROUP: &str = "DELETE /subscriptions/s/resourceGroups/cml-abc";
 const MACHINE: &str = "DELETE /subscriptions/s/resourceGroups/cml-abc/providers/Microsoft.Compute/virtualMachines/cml-abc";
 
+/// Statuses and codes, one after the other.
+type Answers = Vec<(u16, &'static str)>;
+
 /// A metadata service, and Resource Manager, which answer what they are told to.
 #[derive(Clone)]
 struct Azures {
     compute: Arc<Mutex<&'static str>>,
     events: Arc<Mutex<(u16, &'static str)>>,
     /// What deleting the group, and the machine, is answered; the last answer stays.
-    deletions: Arc<Mutex<[Vec<(u16, &'static str)>; 2]>>,
+    deletions: Arc<Mutex<[Answers; 2]>>,
     asked: watch::Sender<Vec<String>>,
     address: String,
 }
 
 impl Azures {
     async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self::serve(listener)
+        Self::serve(TcpListener::bind("127.0.0.1:0").await.unwrap())
     }
 
     fn serve(listener: TcpListener) -> Self {
@@ -44,12 +46,13 @@ impl Azures {
             asked: watch::Sender::default(),
             address: format!("http://{}", listener.local_addr().unwrap()),
         };
-        let app = axum::Router::new().fallback(Self::answer).with_state(azures.clone());
+        let answer = |State(azures): State<Self>, request: Request| async move { azures.answer(&request) };
+        let app = axum::Router::new().fallback(answer).with_state(azures.clone());
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         azures
     }
 
-    async fn answer(State(azures): State<Self>, request: Request) -> (StatusCode, String) {
+    fn answer(&self, request: &Request) -> (StatusCode, String) {
         let path = request.uri().path().to_owned();
         let header = |name: &str| {
             request
@@ -61,18 +64,18 @@ impl Azures {
         };
         let line = format!("{} {path}", request.method());
         let query = request.uri().query().unwrap_or_default().to_owned();
-        azures.asked.send_modify(|asked| asked.push(format!("{line} {query}")));
+        self.asked.send_modify(|asked| asked.push(format!("{line} {query}")));
         let (status, body) = match line.as_str() {
             _ if path.starts_with("/metadata/") && header("metadata") != "true" => (400, String::new()),
-            "GET /metadata/instance/compute" => (200, (*azures.compute.lock().unwrap()).to_owned()),
+            "GET /metadata/instance/compute" => (200, (*self.compute.lock().unwrap()).to_owned()),
             "GET /metadata/scheduledevents" => {
-                let (status, body) = *azures.events.lock().unwrap();
+                let (status, body) = *self.events.lock().unwrap();
                 (status, body.to_owned())
             }
             "POST /metadata/scheduledevents" => (200, String::new()),
             "GET /metadata/identity/oauth2/token" => (200, r#"{"access_token":"t0k3n","token_type":"Bearer"}"#.to_owned()),
             GROUP | MACHINE if header("authorization") == "Bearer t0k3n" => {
-                let answers = &mut azures.deletions.lock().unwrap()[usize::from(line == MACHINE)];
+                let answers = &mut self.deletions.lock().unwrap()[usize::from(line == MACHINE)];
                 let (status, code) = if answers.len() > 1 { answers.remove(0) } else { answers[0] };
                 (status, format!(r#"{{"error":{{"code":"{code}"}}}}"#))
             }

@@ -129,7 +129,7 @@ impl Arm {
         }
         let http = http::client()?;
         Ok(Self {
-            credential: Credential::from_environment(&endpoints, http.clone())?,
+            credential: Credential::from_environment(&endpoints, &http)?,
             http,
             base: endpoints.manager,
             subscription,

@@ -103,13 +103,13 @@ impl Machine<'_> {
                 "diagnosticsProfile": { "bootDiagnostics": { "enabled": true } },
             },
         });
-        if let Some(zone) = self.zone {
-            body["zones"] = json!([zone]);
+        if let (Some(zone), Some(members)) = (self.zone, body.as_object_mut()) {
+            members.insert("zones".to_owned(), json!([zone]));
         }
-        if let Some(price) = self.spot {
-            body["properties"]["priority"] = json!("Spot");
-            body["properties"]["evictionPolicy"] = json!("Delete");
-            body["properties"]["billingProfile"] = json!({ "maxPrice": price });
+        if let (Some(price), Some(members)) = (self.spot, body.pointer_mut("/properties").and_then(Value::as_object_mut)) {
+            members.insert("priority".to_owned(), json!("Spot"));
+            members.insert("evictionPolicy".to_owned(), json!("Delete"));
+            members.insert("billingProfile".to_owned(), json!({ "maxPrice": price }));
         }
         body
     }

@@ -36,9 +36,9 @@ pub struct Credential {
 
 impl Credential {
     /// What the environment names: the names are those of every Azure SDK.
-    pub fn from_environment(endpoints: &Endpoints, http: reqwest::Client) -> Result<Self> {
+    pub fn from_environment(endpoints: &Endpoints, http: &reqwest::Client) -> Result<Self> {
         let get = |name: &str| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
-        let options = || options(endpoints, &http);
+        let options = || options(endpoints, http);
         let source: Option<(_, Arc<dyn TokenCredential>)> = match (get("AZURE_TENANT_ID"), get("AZURE_CLIENT_ID")) {
             (Some(tenant), Some(client)) => {
                 if let Some(secret) = get("AZURE_CLIENT_SECRET") {

@@ -1,5 +1,6 @@
 //! How the machine may end itself: by deleting its group, as an identity that may do that, and that the launcher must be able to give it.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -126,7 +127,10 @@ fn covers(pattern: &str, action: &str) -> bool {
 /// A name for an assignment that is the same each time: a UUID made of what it is for.
 fn guid(parts: &[&str]) -> String {
     let hash = digest::digest(&digest::SHA256, parts.join("\n").as_bytes());
-    let mut hex: String = hash.as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let mut hex = String::new();
+    for byte in hash.as_ref().iter().take(16) {
+        let _ = write!(hex, "{byte:02x}");
+    }
     for at in [20, 16, 12, 8] {
         hex.insert(at, '-');
     }

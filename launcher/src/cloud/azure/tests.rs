@@ -111,7 +111,7 @@ fn tags_that_azure_refuses_are_refused_before() {
     }
 }
 
-fn group(name: &str, state: &str, tags: Value) -> Group {
+fn group(name: &str, state: &str, tags: &Value) -> Group {
     serde_json::from_value(json!({ "name": name, "location": "westus2", "tags": tags, "properties": { "provisioningState": state } }))
         .unwrap()
 }
@@ -130,7 +130,7 @@ fn machine(made: &str, power: Option<&str>) -> Machine {
 fn what_still_costs_money_is_not_gone() {
     let (before, after): (Timestamp, Timestamp) = ("2026-01-01T00:00:00Z".parse().unwrap(), "2026-01-02T00:00:00Z".parse().unwrap());
     let tags = json!({ "cml-launch-id": "cml-A", "cml-deadline": "2026-01-01T12:00:00Z" });
-    let life = |state: &str, machine: Option<&Machine>, now| group("cml-a", state, tags.clone()).instance(machine, None, now).life;
+    let life = |state: &str, machine: Option<&Machine>, now| group("cml-a", state, &tags).instance(machine, None, now).life;
     for (power, expected) in [
         (Some("starting"), Life::Live),
         (Some("running"), Life::Live),
@@ -153,11 +153,11 @@ fn what_still_costs_money_is_not_gone() {
 
 #[test]
 fn only_a_group_that_a_launch_made_is_ours() {
-    assert!(group("cml-a", "Succeeded", json!({ "cml": "1", "cml-launch-id": "cml-A" })).is_ours());
+    assert!(group("cml-a", "Succeeded", &json!({ "cml": "1", "cml-launch-id": "cml-A" })).is_ours());
     for (name, tags) in [
         ("production", json!({ "cml": "1", "cml-launch-id": "cml-A" })),
         ("cml-a", json!({ "cml": "1" })),
     ] {
-        assert!(!group(name, "Succeeded", tags).is_ours(), "{name}");
+        assert!(!group(name, "Succeeded", &tags).is_ours(), "{name}");
     }
 }

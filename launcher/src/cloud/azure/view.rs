@@ -181,8 +181,8 @@ impl Machine {
         if made == "deleting" {
             return made;
         }
-        let statuses = self.properties.instance_view.iter().flat_map(|view| &view.statuses);
-        let power = statuses.filter_map(|status| status.code.strip_prefix("PowerState/")).next();
+        let mut statuses = self.properties.instance_view.iter().flat_map(|view| &view.statuses);
+        let power = statuses.find_map(|status| status.code.strip_prefix("PowerState/"));
         power.map_or(made, str::to_ascii_lowercase)
     }
 

@@ -83,7 +83,7 @@ async fn front(State(azure): State<Azure>, request: Request) -> Response {
     }
     let query = crate::form::parse(head.uri.query().unwrap_or_default()).into_iter().collect();
     let answer = match name.as_str() {
-        "POST token" => token(&azure, &path, &String::from_utf8_lossy(&bytes)),
+        "POST token" => Ok(token(&azure, &path, &String::from_utf8_lossy(&bytes))),
         "GET log" => return machines::log(&azure, &path).into_response(),
         _ => act(&azure, &head.headers, &name, &path, query, body),
     };
@@ -126,7 +126,7 @@ fn name(method: &str, path: &str) -> String {
 }
 
 /// The authority: the client's secret for a token.
-fn token(azure: &Azure, path: &str, body: &str) -> Result<Answer, Refusal> {
+fn token(azure: &Azure, path: &str, body: &str) -> Answer {
     let form = crate::form::parse(body);
     let get = |name: &str| form.get(name).map(String::as_str).unwrap_or_default();
     let secret = lock(&azure.0.state).secret.clone();
@@ -137,11 +137,9 @@ fn token(azure: &Azure, path: &str, body: &str) -> Result<Answer, Refusal> {
         && get("scope") == "https://management.azure.com/.default";
     if !good {
         let words = json!({ "error": "invalid_client", "error_description": "AADSTS7000215: Invalid client secret provided." });
-        return Ok(Answer(401, Vec::new(), words));
+        return Answer(401, Vec::new(), words);
     }
-    Ok(Answer::ok(
-        json!({ "token_type": "Bearer", "expires_in": 3599, "ext_expires_in": 3599, "access_token": LAUNCHER }),
-    ))
+    Answer::ok(json!({ "token_type": "Bearer", "expires_in": 3599, "ext_expires_in": 3599, "access_token": LAUNCHER }))
 }
 
 fn caller(headers: &HeaderMap) -> Option<Caller> {
