@@ -22,7 +22,9 @@ step() { # step NAME COMMAND…: runs it, and remembers that it failed
 if command -v python3 >/dev/null && python3 -c 'import venv, ensurepip' 2>/dev/null; then
 	step "install the EC2 contract (moto, botocore)" tests/contract/ec2/setup.sh && export CML_TEST_PYTHON=$PWD/tests/contract/ec2/.venv/bin/python
 	step "install Kubernetes' schemas" tests/contract/kubernetes/setup.sh && kubernetes_python=$PWD/tests/contract/kubernetes/.venv/bin/python
+	step "install the types of Azure's APIs" tests/contract/azure/setup.sh && azure_python=$PWD/tests/contract/azure/.venv/bin/python
 else
+	skip contract-azure "no Python 3 with venv on this machine"
 	skip contract-ec2 "no Python 3 with venv on this machine"
 	skip contract-kubernetes "no Python 3 with venv on this machine"
 fi
@@ -39,6 +41,7 @@ fi
 step "build" cargo build --locked --workspace --all-targets
 export CML_SANDBOX_RECORD=$PWD/target/recorded/github.jsonl CML_SANDBOX_RECORD_EC2=$PWD/target/recorded/ec2.forms
 export CML_SANDBOX_RECORD_KUBERNETES=$PWD/target/recorded/kubernetes.jsonl
+export CML_SANDBOX_RECORD_AZURE=$PWD/target/recorded/azure.jsonl
 rm -rf target/recorded && mkdir -p target/recorded
 step "tests" bash -o pipefail -c 'cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$1"' _ "$log"
 
@@ -48,6 +51,9 @@ if [ -n "${CML_TEST_NODE:-}" ]; then
 fi
 if [ -n "${CML_TEST_PYTHON:-}" ]; then
 	step "EC2 requests against botocore's model" "$CML_TEST_PYTHON" tests/contract/ec2/check_model.py "$CML_SANDBOX_RECORD_EC2"
+fi
+if [ -n "${azure_python:-}" ]; then
+	step "Azure requests against Microsoft's published types" "$azure_python" tests/contract/azure/check_types.py "$CML_SANDBOX_RECORD_AZURE"
 fi
 
 if [ -n "${kubernetes_python:-}" ]; then

@@ -147,7 +147,7 @@ pub struct CloudOptions {
     #[arg(long, default_value = "us-west", value_name = "REGION")]
     pub cloud_region: String,
 
-    /// AWS instance profile (ARN or name), or GCP or Kubernetes service account
+    /// AWS instance profile (ARN or name), Azure user-assigned identities (resource ids), GCP or Kubernetes service account
     #[arg(long, value_name = "PERMISSIONS")]
     pub cloud_permission_set: Option<String>,
 

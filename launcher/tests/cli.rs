@@ -123,7 +123,7 @@ CML_RUNNER_LABELS=, cml runner
 cml runner --cloud=azure --cloud-aws-subnet=subnet-1
 CML_RUNNER_CLOUD_AWS_SECURITY_GROUP=sg-1 cml runner --cloud=gcp
 cml runner --cloud=aws --cloud-kubernetes-node-selector=a=b
-cml runner --cloud=azure --cloud-permission-set=x
+cml runner --cloud=kubernetes --cloud-permission-set=x
 cml runner
 cml runner --repo=https://git.example.com/octo/train
 cml runner --repo=https://github.com/octo/train/tree/main

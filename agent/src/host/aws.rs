@@ -1,7 +1,5 @@
 //! EC2 from inside: the metadata service says when a spot machine is taken, and powering off is termination.
 
-mod ticks;
-
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -10,11 +8,12 @@ use common::http;
 use jiff::Timestamp;
 use reqwest::{Client, Method, Response, StatusCode};
 use serde::Deserialize;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
+use super::attention::Attention;
+use super::silence::Silence;
 use super::{Host, Interruption, guard, power_off};
-use ticks::Ticks;
 
 /// Where the metadata service is, unless `AWS_EC2_METADATA_SERVICE_ENDPOINT` names another address (as for every AWS SDK).
 const ENDPOINT: &str = "http://169.254.169.254";
@@ -44,7 +43,7 @@ pub struct Aws {
     endpoint: String,
     interval: Duration,
     token: Mutex<Option<(String, Instant)>>,
-    busy: watch::Sender<bool>,
+    attention: Attention,
 }
 
 impl Aws {
@@ -64,7 +63,7 @@ impl Aws {
             endpoint: endpoint.trim_end_matches('/').into(),
             interval,
             token: Mutex::new(None),
-            busy: watch::Sender::new(false),
+            attention: Attention::new(),
         })
     }
 
@@ -136,27 +135,10 @@ impl Aws {
         }
     }
 
-    /// Looks until there is something to tell: at once, whenever a job begins or ends, and in between as often as that asks for.
+    /// Looks until there is something to tell.
     async fn watch(&self, advice: bool) -> Result<Interruption> {
-        let mut busy = self.busy.subscribe();
-        let mut silence = Silence::default();
-        let mut looks = 0_u32;
-        loop {
-            let often = *busy.borrow_and_update();
-            let interval = if often { self.interval.min(BUSY_INTERVAL) } else { self.interval };
-            let ticks = Ticks::every(interval)?;
-            loop {
-                match self.look(advice && looks.is_multiple_of(ADVICE_EVERY)).await {
-                    Ok(Some(interruption)) => return Ok(interruption),
-                    seen => silence.heard(seen.err().as_ref()),
-                }
-                looks = looks.wrapping_add(1);
-                tokio::select! {
-                    tick = ticks.next() => tick?,
-                    _ = busy.changed() => break,
-                }
-            }
-        }
+        let look = |looks: u32| self.look(advice && looks.is_multiple_of(ADVICE_EVERY));
+        self.attention.watch(self.interval, BUSY_INTERVAL, look).await
     }
 
     /// What this machine is, for whoever reads the log when it is gone.
@@ -181,21 +163,6 @@ impl Aws {
             None if advice => self.advice().await,
             notice => Ok(notice),
         }
-    }
-}
-
-/// Whether the service has fallen silent: said once, however often it is asked.
-#[derive(Default)]
-struct Silence(bool);
-
-impl Silence {
-    fn heard(&mut self, error: Option<&anyhow::Error>) {
-        match error {
-            Some(error) if self.0 => tracing::debug!("the metadata service does not answer: {error:#}"),
-            Some(error) => tracing::warn!("the metadata service does not answer, a spot notice would not be seen: {error:#}"),
-            None => {}
-        }
-        self.0 = error.is_some();
     }
 }
 
@@ -250,7 +217,7 @@ impl Host for Aws {
     }
 
     fn attend(&self, busy: bool) {
-        self.busy.send_if_modified(|before| std::mem::replace(before, busy) != busy);
+        self.attention.set(busy);
     }
 
     async fn guard_metadata(&self) -> Result<()> {

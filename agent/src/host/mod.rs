@@ -1,9 +1,13 @@
 //! The machine seen from inside: when it will be taken away, and how to make it go away.
 
+mod attention;
 mod aws;
+mod azure;
 mod bare;
 mod guard;
 mod kubernetes;
+mod silence;
+mod ticks;
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -51,6 +55,7 @@ pub fn open(cloud: Option<CloudKind>) -> Result<Arc<dyn Host>> {
         None => Ok(Arc::new(bare::Bare)),
         Some(CloudKind::Aws) => Ok(Arc::new(aws::Aws::new()?)),
         Some(CloudKind::Kubernetes) => Ok(Arc::new(kubernetes::Kubernetes)),
+        Some(CloudKind::Azure) => Ok(Arc::new(azure::Azure::new()?)),
         Some(other) => Err(Failure::new(Class::Usage, format!("this agent does not know the cloud `{other}`"))
             .hint("launcher and agent must be of the same release")
             .into()),

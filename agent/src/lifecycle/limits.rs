@@ -44,8 +44,9 @@ const LEAVE: Duration = Duration::from_secs(10);
 const LEAVE_PART: u32 = 4;
 /// The part of what is left of a machine that its runner may take to stop: the re-run needs the rest.
 const GRACE_PART: u32 = 3;
-/// How long powering off may take before the agent ends without it: the unit's own action follows.
-const TERMINATE: Duration = Duration::from_mins(1);
+/// How long going away may take before the agent ends without it: the unit's own action follows. On Azure, a right that was given to the machine may not be
+/// known everywhere for so long.
+const TERMINATE: Duration = Duration::from_mins(5);
 
 /// When the step ends by itself. Only waiting for jobs, and a job, may go on for ever, if the spec says so.
 pub fn deadline(state: &State, limits: &Limits) -> Option<Time> {

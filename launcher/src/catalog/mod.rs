@@ -3,6 +3,7 @@
 
 mod aws;
 pub mod kubernetes;
+mod azure;
 mod wish;
 
 use std::collections::BTreeMap;
@@ -34,8 +35,9 @@ trait Grammar: Sync {
 fn grammar(cloud: CloudKind) -> Option<&'static dyn Grammar> {
     match cloud {
         CloudKind::Aws => Some(&aws::Names),
+        CloudKind::Azure => Some(&azure::Names),
         CloudKind::Kubernetes => Some(&kubernetes::Names),
-        CloudKind::Azure | CloudKind::Gcp => None,
+        CloudKind::Gcp => None,
     }
 }
 

@@ -9,12 +9,11 @@ use common::spec::{CloudKind, ForgeKind};
 use super::{Given, Warning};
 
 /// The clouds that support an option; one that is not here is every cloud's.
-const CLOUDS: [(&str, &[CloudKind]); 6] = [
+const CLOUDS: [(&str, &[CloudKind]); 5] = [
     // Clusters have no common name for such nodes: a label of theirs selects them.
     ("cloud_spot", &[CloudKind::Aws, CloudKind::Azure, CloudKind::Gcp]),
     ("cloud_aws_security_group", &[CloudKind::Aws]),
     ("cloud_aws_subnet", &[CloudKind::Aws]),
-    ("cloud_permission_set", &[CloudKind::Aws, CloudKind::Gcp, CloudKind::Kubernetes]),
     ("cloud_ssh_private", &[CloudKind::Aws, CloudKind::Azure]),
     ("cloud_kubernetes_node_selector", &[CloudKind::Kubernetes]),
 ];

@@ -4,6 +4,8 @@
 mod aws;
 #[cfg(feature = "kubernetes")]
 mod kubernetes;
+#[cfg(feature = "azure")]
+mod azure;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -125,6 +127,8 @@ pub async fn open(kind: CloudKind, options: &CloudOptions) -> Result<Box<dyn Clo
         CloudKind::Aws => Ok(Box::new(Box::pin(aws::Aws::open(options)).await?)),
         #[cfg(feature = "kubernetes")]
         CloudKind::Kubernetes => Ok(Box::new(Box::pin(kubernetes::Kubernetes::open(options)).await?)),
+        #[cfg(feature = "azure")]
+        CloudKind::Azure => Ok(Box::new(azure::Azure::open()?)),
         _ => {
             let _ = options;
             Err(unsupported().hint(format!("it knows: {}", known().join(", "))).into())
@@ -134,6 +138,10 @@ pub async fn open(kind: CloudKind, options: &CloudOptions) -> Result<Box<dyn Clo
 
 /// The clouds of this build: each is a cargo feature.
 fn known() -> Vec<&'static str> {
-    let all = [("aws", cfg!(feature = "aws")), ("kubernetes", cfg!(feature = "kubernetes"))];
+    let all = [
+        ("aws", cfg!(feature = "aws")),
+        ("azure", cfg!(feature = "azure")),
+        ("kubernetes", cfg!(feature = "kubernetes")),
+    ];
     all.iter().filter(|(_, known)| *known).map(|(name, _)| *name).collect()
 }

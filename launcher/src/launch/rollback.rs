@@ -147,7 +147,7 @@ fn removal(cloud: CloudKind, instance: &Instance) -> String {
     let (id, region) = (&instance.id, &instance.region);
     match cloud {
         CloudKind::Aws => format!("aws ec2 terminate-instances --region {region} --instance-ids {id}"),
-        CloudKind::Azure => format!("az vm delete --ids {id}"),
+        CloudKind::Azure => format!("az group delete --yes --name {id}"),
         CloudKind::Gcp => format!(
             "gcloud compute instances delete {id} --zone {}",
             instance.zone.as_deref().unwrap_or(region)

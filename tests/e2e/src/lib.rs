@@ -71,14 +71,24 @@ macro_rules! on_every_forge {
 #[macro_export]
 macro_rules! on_every_cloud {
     ($($scenario:ident $(except $cloud:ident $reason:literal)*),* $(,)?) => {
+        mod azure {
+            $($crate::on_every_cloud!(@azure $scenario $($cloud $reason)*);)*
+        }
+        mod gcp {
+            $($crate::on_every_cloud!(@gcp $scenario $($cloud $reason)*);)*
+        }
         mod kubernetes {
             $($crate::on_every_cloud!(@kubernetes $scenario $($cloud $reason)*);)*
         }
     };
+    (@azure $scenario:ident Azure $reason:literal $($rest:tt)*) => { $crate::on_every_cloud!(@not $scenario $reason); };
+    (@gcp $scenario:ident Gcp $reason:literal $($rest:tt)*) => { $crate::on_every_cloud!(@not $scenario $reason); };
     (@kubernetes $scenario:ident Kubernetes $reason:literal $($rest:tt)*) => { $crate::on_every_cloud!(@not $scenario $reason); };
     (@$column:ident $scenario:ident $other:ident $reason:literal $($rest:tt)*) => {
         $crate::on_every_cloud!(@$column $scenario $($rest)*);
     };
+    (@azure $scenario:ident) => { $crate::on_every_cloud!(@test Azure $scenario); };
+    (@gcp $scenario:ident) => { $crate::on_every_cloud!(@test Gcp $scenario); };
     (@kubernetes $scenario:ident) => { $crate::on_every_cloud!(@test Kubernetes $scenario); };
     (@not $scenario:ident $reason:literal) => {
         #[test]

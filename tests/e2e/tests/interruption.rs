@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use e2e::{Scene, hosted, job, startup_script, until};
 use sandbox::ci::RunId;
+use sandbox::cloud;
 use sandbox::instance::Isolation;
 
 /// What EC2 leaves a spot machine is two minutes; a scaled machine has this long.
@@ -115,6 +116,14 @@ fn on_interrupt(text: &str) -> String {
     startup_script(text).replace("--cloud-startup-script", "--on-interrupt")
 }
 
+/// What the agent calls the notice of the world's cloud.
+fn notice(scene: &Scene) -> &'static str {
+    match scene.world.cloud.kind() {
+        cloud::Kind::Aws => "spot instance-action terminate",
+        cloud::Kind::Azure => "scheduled event Preempt",
+    }
+}
+
 async fn a_job_may_save_its_work_before_it_is_interrupted(scene: Scene) {
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
@@ -131,7 +140,7 @@ async fn a_job_may_save_its_work_before_it_is_interrupted(scene: Scene) {
         "in"
     };
     assert!(
-        saved.detail.contains(who) && saved.detail.contains("because of spot instance-action terminate"),
+        saved.detail.contains(who) && saved.detail.contains(&format!("because of {}", notice(&scene))),
         "{saved}"
     );
     let ended = scene.event("job-completed").await;

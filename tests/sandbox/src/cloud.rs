@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::azure::Azure;
 use crate::ec2::Ec2;
 use crate::events::Events;
 use crate::faults::Faults;
@@ -19,17 +20,20 @@ pub enum Kind {
     Aws,
     /// A Kubernetes cluster.
     Kubernetes,
+    /// Microsoft Azure.
+    Azure,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Aws, Self::Kubernetes];
+    pub const ALL: [Self; 3] = [Self::Aws, Self::Azure, Self::Kubernetes];
 
     /// What `--cloud` calls it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Aws => "aws",
             Self::Kubernetes => "kubernetes",
+            Self::Azure => "azure",
         }
     }
 
@@ -37,6 +41,7 @@ impl Kind {
     pub const fn title(self) -> &'static str {
         match self {
             Self::Aws => "EC2",
+            Self::Azure => "Azure",
             Self::Kubernetes => "Kubernetes",
         }
     }
@@ -44,7 +49,7 @@ impl Kind {
     /// The options of a machine that the cloud may take back; of Kubernetes any pod.
     pub const fn spot(self) -> &'static [&'static str] {
         match self {
-            Self::Aws => &["--cloud-spot"],
+            Self::Aws | Self::Azure => &["--cloud-spot"],
             Self::Kubernetes => &[],
         }
     }
@@ -53,6 +58,7 @@ impl Kind {
     pub const fn record(self) -> &'static str {
         match self {
             Self::Aws => "CML_SANDBOX_RECORD_EC2",
+            Self::Azure => "CML_SANDBOX_RECORD_AZURE",
             Self::Kubernetes => "CML_SANDBOX_RECORD_KUBERNETES",
         }
     }
@@ -62,6 +68,7 @@ impl Kind {
         match self {
             Self::Aws => "RunInstances",
             Self::Kubernetes => "create jobs",
+            Self::Azure => "PUT machine",
         }
     }
 }
@@ -73,6 +80,8 @@ pub enum Cloud {
     Aws(Ec2),
     /// A Kubernetes cluster.
     Kubernetes(Cluster),
+    /// Microsoft Azure.
+    Azure(Azure),
 }
 
 /// Asks the cloud, whichever it is.
@@ -81,6 +90,7 @@ macro_rules! ask {
         match $cloud {
             Cloud::Aws($server) => $question,
             Cloud::Kubernetes($server) => $question,
+            Cloud::Azure($server) => $question,
         }
     };
 }
@@ -91,6 +101,7 @@ impl Cloud {
         match kind {
             Kind::Aws => Ec2::start(events, fleet, record).await.map(Self::Aws),
             Kind::Kubernetes => Cluster::start(events, fleet, record).await.map(Self::Kubernetes),
+            Kind::Azure => Azure::start(events, fleet, record).await.map(Self::Azure),
         }
     }
 
@@ -99,6 +110,7 @@ impl Cloud {
         match self {
             Self::Aws(_) => Kind::Aws,
             Self::Kubernetes(_) => Kind::Kubernetes,
+            Self::Azure(_) => Kind::Azure,
         }
     }
 

@@ -1,5 +1,6 @@
 //! A whole world on loopback: a forge, a cloud, instance metadata, and instances that are real processes.
 
+pub mod azure;
 pub mod bitbucket;
 pub mod ci;
 pub mod cloud;

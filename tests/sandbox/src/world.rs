@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::azure::Azure;
 use crate::bitbucket::Bitbucket;
 use crate::cloud::{self, Cloud};
 use crate::ec2::Ec2;
@@ -188,6 +189,17 @@ impl World {
             panic!("this world has no cluster but {}", self.cloud.kind().title());
         };
         cluster
+    }
+
+    /// Its cloud, in a world whose cloud is Azure: for what only Azure has.
+    ///
+    /// # Panics
+    /// In a world with another cloud.
+    pub fn azure(&self) -> &Azure {
+        let Cloud::Azure(azure) = &self.cloud else {
+            panic!("this world has no Azure but {}", self.cloud.kind().title());
+        };
+        azure
     }
 
     /// How instances are kept apart from this machine.

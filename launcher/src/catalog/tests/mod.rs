@@ -2,6 +2,7 @@
 
 mod aws;
 mod kubernetes;
+mod azure;
 
 use clap::ValueEnum as _;
 use common::forge::Platform;

@@ -1,0 +1,141 @@
+"""check_types.py FILE: holds each recorded request to Azure (one JSON object a line) against the types that Microsoft publishes for Python.
+
+Resource Manager refuses some of what it does not know and ignores the rest. Unknown members at any depth, wrong types, values outside an
+enumeration, missing required members, and versions of the API that the published client does not speak are faults.
+"""
+
+import enum
+import importlib
+import inspect
+import json
+import re
+import sys
+import types
+import typing
+
+import typing_extensions
+
+COMPUTE, NETWORK = "azure.mgmt.compute", "azure.mgmt.network"
+# Enumerations that their own documentation calls incomplete.
+OUTDATED = ("VirtualMachineSizeTypes",)
+# What a request is, by its path; requests that are not here have no types in these packages, and are held against the sandbox only.
+KINDS = [
+    (r"PUT .*/Microsoft\.Compute/virtualMachines/[^/]+$", COMPUTE, "VirtualMachine"),
+    (r"PUT .*/Microsoft\.Network/virtualNetworks/[^/]+$", NETWORK, "VirtualNetwork"),
+]
+
+
+def members(shape):
+    """Names and types of a TypedDict. `__required_keys__` is wrong where a subclass forgets `total=False`: the annotations tell."""
+    # The enumerations are named in quotes, and imported for type checkers only.
+    package = shape.__module__.rsplit(".", 1)[0]
+    names = {**vars(importlib.import_module(f"{package}.models")), **vars(sys.modules[shape.__module__]), "_types": sys.modules[shape.__module__]}
+    return typing_extensions.get_type_hints(shape, names, include_extras=True)
+
+
+def faults(shape, value, where):
+    origin, args = typing.get_origin(shape), typing.get_args(shape)
+    if str(origin).endswith(("Required", "NotRequired", "Annotated")) or origin in (typing.Annotated,):
+        return faults(args[0], value, where)
+    if origin in (typing.Union, types.UnionType):
+        # `str` stands beside every enumeration for values that are newer than it.
+        is_enum = any(inspect.isclass(arg) and issubclass(arg, enum.Enum) for arg in args)
+        wanted = [arg for arg in args if arg is not type(None) and not (is_enum and arg is str)]
+        attempts = [faults(arg, value, where) for arg in wanted]
+        return min(attempts, key=len) if attempts else []
+    if origin is typing.Literal:
+        return [] if value in args else [f"{where}: {value!r} is none of {args}"]
+    if origin in (list, typing.List) or str(origin).endswith("Sequence"):
+        if not isinstance(value, list):
+            return [f"{where}: no list"]
+        return [fault for at, item in enumerate(value) for fault in faults(args[0], item, f"{where}[{at}]")]
+    if origin in (dict, typing.Dict) or str(origin).endswith("Mapping"):
+        if not isinstance(value, dict):
+            return [f"{where}: no map"]
+        return [fault for key, item in value.items() for fault in faults(args[1], item, f"{where}.{key}")]
+    if inspect.isclass(shape) and shape.__name__ in OUTDATED:
+        return of_plain(str, value, where)
+    if inspect.isclass(shape) and issubclass(shape, enum.Enum):
+        return [] if value in [one.value for one in shape] else [f"{where}: {value!r} is no {shape.__name__}"]
+    if typing_extensions.is_typeddict(shape):
+        return of_members(shape, value, where)
+    return of_plain(shape, value, where)
+
+
+def of_members(shape, value, where):
+    if not isinstance(value, dict):
+        return [f"{where}: no object"]
+    known = members(shape)
+    found = [f"{where}.{name}: unknown" for name in value if name not in known]
+    for name, kind in known.items():
+        if name in value:
+            found += faults(kind, value[name], f"{where}.{name}")
+        elif str(typing.get_origin(kind)).endswith(".Required"):
+            found.append(f"{where}.{name}: missing")
+    return found
+
+
+def of_plain(shape, value, where):
+    kinds = {str: str, int: int, float: (int, float), bool: bool, bytes: str}
+    wanted = kinds.get(shape)
+    if wanted is None:
+        return []
+    if not isinstance(value, wanted) or (shape in (int, float) and isinstance(value, bool)):
+        return [f"{where}: {value!r} is no {shape.__name__}"]
+    return []
+
+
+def check(record):
+    """The faults of one recorded request; none where its kind has no published type."""
+    for pattern, package, name in KINDS:
+        if re.match(pattern, record["line"]):
+            shape = getattr(importlib.import_module(f"{package}.types"), name)
+            return faults(shape, record["body"], name)
+    return None
+
+
+def self_test():
+    base = {
+        "line": "PUT /subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/m",
+        "body": {
+            "location": "westus2",
+            "properties": {"priority": "Spot", "storageProfile": {"osDisk": {"createOption": "FromImage", "diskSizeGB": 35}}},
+        },
+    }
+    assert check(base) == [], check(base)
+    for path, value in [
+        (["locatoin"], "x"),
+        (["properties", "priority"], "Spott"),
+        (["properties", "storageProfile", "osDisk", "diskSizeGB"], "35"),
+        (["properties", "osProfile"], {"custom_data": "x"}),
+        (["location"], None),
+    ]:
+        broken = json.loads(json.dumps(base))
+        node = broken["body"]
+        for part in path[:-1]:
+            node = node[part]
+        if value is None:
+            del node[path[-1]]
+        else:
+            node[path[-1]] = value
+        assert check(broken), f"{'.'.join(path)} = {value!r} was not caught"
+
+
+def main():
+    if sys.argv[1:] == ["--self-test"]:
+        return self_test()
+    checked, found = 0, set()
+    with open(sys.argv[1], encoding="utf-8") as lines:
+        for line in lines:
+            answer = check(json.loads(line))
+            if answer is not None:
+                checked += 1
+                found.update(answer)
+    for fault in sorted(found):
+        print(fault)
+    print(f"azure: {checked} requests checked, {len(found)} faults")
+    sys.exit(1 if found or not checked else 0)
+
+
+if __name__ == "__main__":
+    main()
