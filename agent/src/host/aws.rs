@@ -13,6 +13,7 @@ use serde::Deserialize;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep};
 
+use super::silence::Silence;
 use super::{Host, Interruption, guard, power_off};
 use ticks::Ticks;
 
@@ -181,21 +182,6 @@ impl Aws {
             None if advice => self.advice().await,
             notice => Ok(notice),
         }
-    }
-}
-
-/// Whether the service has fallen silent: said once, however often it is asked.
-#[derive(Default)]
-struct Silence(bool);
-
-impl Silence {
-    fn heard(&mut self, error: Option<&anyhow::Error>) {
-        match error {
-            Some(error) if self.0 => tracing::debug!("the metadata service does not answer: {error:#}"),
-            Some(error) => tracing::warn!("the metadata service does not answer, a spot notice would not be seen: {error:#}"),
-            None => {}
-        }
-        self.0 = error.is_some();
     }
 }
 

@@ -14,6 +14,12 @@ use tokio::time::timeout;
 const USERS: &str = "1-4294967294";
 /// Before the rules that lead anywhere.
 const PRIORITY: &str = "100";
+/// Before that.
+const BEFORE: &str = "99";
+/// Root alone.
+const ROOT: &str = "0-0";
+/// The port of the web.
+const WEB: &str = "80";
 /// A command that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What ip(8) says of a rule that is there already: an agent that was killed made it.
@@ -30,10 +36,43 @@ pub async fn keep_from(v4: &str, v6: &str) -> Result<()> {
     run(&rule("-4", v4)).await
 }
 
+/// The same for a service that answers the web's port, beside others for names and time at the same address, and however many hops away:
+/// containers are kept from it too.
+///
+/// # Errors
+/// A rule for `v4` cannot be made.
+pub async fn keep_web_from(v4: &str, v6: &str) -> Result<()> {
+    if let Err(error) = web_rules("-6", v6).await {
+        tracing::debug!("{v6} is not guarded: {error:#}");
+    }
+    web_rules("-4", v4).await
+}
+
 /// The command that keeps everybody but root from an address.
 fn rule<'a>(family: &'a str, address: &'a str) -> [&'a str; 11] {
     [
         "ip", family, "rule", "add", "to", address, "uidrange", USERS, "priority", PRIORITY, "prohibit",
+    ]
+}
+
+/// The first lets root pass, but not what is only passed on, as a container's is: that has no user, and did not begin here (`iif lo`).
+async fn web_rules(family: &str, address: &str) -> Result<()> {
+    for rule in [&pass_root(family, address)[..], &shut(family, address)] {
+        run(rule).await?;
+    }
+    Ok(())
+}
+
+fn pass_root<'a>(family: &'a str, address: &'a str) -> [&'a str; 18] {
+    [
+        "ip", family, "rule", "add", "iif", "lo", "to", address, "ipproto", "tcp", "dport", WEB, "uidrange", ROOT, "priority", BEFORE,
+        "lookup", "main",
+    ]
+}
+
+fn shut<'a>(family: &'a str, address: &'a str) -> [&'a str; 13] {
+    [
+        "ip", family, "rule", "add", "to", address, "ipproto", "tcp", "dport", WEB, "priority", PRIORITY, "prohibit",
     ]
 }
 
@@ -56,7 +95,7 @@ mod tests {
     use std::process::{Child, Command, Stdio};
     use std::time::{Duration, Instant};
 
-    use super::rule;
+    use super::{pass_root, rule, shut};
     use crate::user::skip;
 
     const ADDRESS: &str = "169.254.169.254";
@@ -147,6 +186,55 @@ mod tests {
         assert!(!disguised, "nor as the root of a namespace of its own");
         service.kill().unwrap();
         service.wait().unwrap();
+    }
+
+    /// A container on the machine, whose packets the machine passes on.
+    fn container(cloud: &Network, machine: &Network) -> Option<Network> {
+        let container = Network::new()?;
+        let wire = format!(
+            "echo 1 > /proc/sys/net/ipv4/ip_forward && ip link add docker0 type veth peer name eth0 netns {} &&
+             ip addr add 10.78.0.1/24 dev docker0 && ip link set docker0 up",
+            container.0.id()
+        );
+        let up = "ip addr add 10.78.0.2/24 dev eth0 && ip link set eth0 up && ip route add default via 10.78.0.1";
+        let back = "ip route add 10.78.0.0/24 via 10.77.0.2";
+        (machine.run(&wire) && container.run(up) && cloud.run(back)).then_some(container)
+    }
+
+    #[test]
+    fn jobs_and_containers_are_kept_from_the_web_of_an_address_and_from_nothing_else() {
+        let name = "jobs_and_containers_are_kept_from_the_web_of_an_address_and_from_nothing_else";
+        let Some((cloud, machine)) = machine() else {
+            skip(name, "needs root and network namespaces");
+            return;
+        };
+        let Some(container) = container(&cloud, &machine) else {
+            skip(name, "needs packets to be passed on");
+            return;
+        };
+        std::fs::create_dir_all("/var/empty").unwrap();
+        // What answers on port 53 is no name server, but found as one is.
+        let serve = |port: u16| cloud.start(&format!("exec python3 -m http.server --directory /var/empty --bind {ADDRESS} {port}"));
+        let mut services = [serve(80), serve(53)];
+        let get = |port: u16| format!("curl -sf -m 5 -o /dev/null http://{ADDRESS}:{port}/");
+        let deadline = Instant::now() + PATIENCE;
+        while !(machine.run(&get(80)) && container.run(&get(53))) {
+            if services.iter_mut().any(|service| service.try_wait().unwrap().is_some()) || Instant::now() > deadline {
+                skip(name, "needs curl and python3");
+                return;
+            }
+        }
+        assert!(container.run(&get(80)), "so far everybody reaches it");
+        assert!(machine.run(&pass_root("-4", ADDRESS).join(" ")) && machine.run(&shut("-4", ADDRESS).join(" ")));
+        assert!(machine.run(&get(80)), "root still does");
+        assert!(!machine.run(&format!("{JOB} {}", get(80))), "a job does not");
+        assert!(!container.run(&get(80)), "nor does a container");
+        assert!(machine.run(&format!("{JOB} {}", get(53))), "names are not the web");
+        assert!(container.run(&get(53)));
+        for service in &mut services {
+            service.kill().unwrap();
+            service.wait().unwrap();
+        }
     }
 
     #[tokio::test]

@@ -2,7 +2,9 @@
 
 mod aws;
 mod bare;
+mod gcp;
 mod guard;
+mod silence;
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -49,6 +51,7 @@ pub fn open(cloud: Option<CloudKind>) -> Result<Arc<dyn Host>> {
     match cloud {
         None => Ok(Arc::new(bare::Bare)),
         Some(CloudKind::Aws) => Ok(Arc::new(aws::Aws::new()?)),
+        Some(CloudKind::Gcp) => Ok(Arc::new(gcp::Gcp::new()?)),
         Some(other) => Err(Failure::new(Class::Usage, format!("this agent does not know the cloud `{other}`"))
             .hint("launcher and agent must be of the same release")
             .into()),
