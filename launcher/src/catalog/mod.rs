@@ -2,6 +2,7 @@
 //! native names look like. Pure: native names pass through, nothing is asked.
 
 mod aws;
+mod gcp;
 mod wish;
 
 use std::collections::BTreeMap;
@@ -33,7 +34,8 @@ trait Grammar: Sync {
 fn grammar(cloud: CloudKind) -> Option<&'static dyn Grammar> {
     match cloud {
         CloudKind::Aws => Some(&aws::Names),
-        CloudKind::Azure | CloudKind::Gcp | CloudKind::Kubernetes => None,
+        CloudKind::Gcp => Some(&gcp::Names),
+        CloudKind::Azure | CloudKind::Kubernetes => None,
     }
 }
 

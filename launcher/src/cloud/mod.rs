@@ -2,6 +2,8 @@
 
 #[cfg(feature = "aws")]
 mod aws;
+#[cfg(feature = "gcp")]
+mod gcp;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -65,7 +67,6 @@ pub struct Order {
 /// How long a machine lives at most on a cloud that ends machines by itself, where the user set no limit: no workflow run of GitHub takes [longer][limits].
 ///
 /// [limits]: https://docs.github.com/en/actions/reference/limits
-#[allow(dead_code, reason = "EC2 has no such limit")]
 pub const LONGEST_LIFE: Duration = Duration::from_hours(35 * 24);
 
 /// An instance that exists.
@@ -121,6 +122,8 @@ pub async fn open(kind: CloudKind, options: &CloudOptions) -> Result<Box<dyn Clo
     match kind {
         #[cfg(feature = "aws")]
         CloudKind::Aws => Ok(Box::new(Box::pin(aws::Aws::open(options)).await?)),
+        #[cfg(feature = "gcp")]
+        CloudKind::Gcp => Ok(Box::new(Box::pin(gcp::Gcp::open(options)).await?)),
         _ => {
             let _ = options;
             Err(unsupported().hint(format!("it knows: {}", known().join(", "))).into())
@@ -130,6 +133,6 @@ pub async fn open(kind: CloudKind, options: &CloudOptions) -> Result<Box<dyn Clo
 
 /// The clouds of this build: each is a cargo feature.
 fn known() -> Vec<&'static str> {
-    let all = [("aws", cfg!(feature = "aws"))];
+    let all = [("aws", cfg!(feature = "aws")), ("gcp", cfg!(feature = "gcp"))];
     all.iter().filter(|(_, known)| *known).map(|(name, _)| *name).collect()
 }

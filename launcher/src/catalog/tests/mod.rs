@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod aws;
+mod gcp;
 
 use clap::ValueEnum as _;
 use common::forge::Platform;
