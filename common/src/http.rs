@@ -387,7 +387,9 @@ fn rate_limit(status: StatusCode, headers: &HeaderMap, body: &[u8], unsaid: Dura
         return Some(reset.map_or(unsaid, |reset| length(reset.saturating_sub(server_time(headers).as_second()))));
     }
     let body = String::from_utf8_lossy(body).to_ascii_lowercase();
-    let said = ["secondary rate limit", "ratelimitexceeded"].iter().any(|words| body.contains(words));
+    let said = ["secondary rate limit", "ratelimitexceeded"]
+        .iter()
+        .any(|words| body.contains(words));
     (said || status == StatusCode::TOO_MANY_REQUESTS).then_some(unsaid)
 }
 

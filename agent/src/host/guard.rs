@@ -214,7 +214,11 @@ mod tests {
         };
         std::fs::create_dir_all("/var/empty").unwrap();
         // What answers on port 53 is no name server, but found as one is.
-        let serve = |port: u16| cloud.start(&format!("exec python3 -m http.server --directory /var/empty --bind {ADDRESS} {port}"));
+        let serve = |port: u16| {
+            cloud.start(&format!(
+                "exec python3 -m http.server --directory /var/empty --bind {ADDRESS} {port}"
+            ))
+        };
         let mut services = [serve(80), serve(53)];
         let get = |port: u16| format!("curl -sf -m 5 -o /dev/null http://{ADDRESS}:{port}/");
         let deadline = Instant::now() + PATIENCE;

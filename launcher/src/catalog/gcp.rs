@@ -26,7 +26,9 @@ impl Grammar for Names {
     /// attached where one can be.
     fn native(&self, text: &str, gpu: Option<&str>, families: &BTreeMap<String, String>) -> Option<Candidate> {
         let text = text.to_ascii_lowercase();
-        let (machine, attached) = text.split_once('+').map_or((text.as_str(), None), |(machine, rest)| (machine, Some(rest)));
+        let (machine, attached) = text
+            .split_once('+')
+            .map_or((text.as_str(), None), |(machine, rest)| (machine, Some(rest)));
         let family = machine.split('-').next().filter(|family| is_family(family) && *family != machine)?;
         let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         if !machine.chars().all(is_plain) || machine.ends_with('-') {
@@ -37,7 +39,10 @@ impl Grammar for Names {
             Some(rest) => Some(read_accelerator(rest, families)?),
             None => gpu.filter(|_| takes_gpus).map(|gpu| (accelerator(gpu, families), 1)),
         };
-        let own = families.iter().find(|(prefix, _)| machine.starts_with(&format!("{prefix}-"))).map(|(_, gpu)| gpu.clone());
+        let own = families
+            .iter()
+            .find(|(prefix, _)| machine.starts_with(&format!("{prefix}-")))
+            .map(|(_, gpu)| gpu.clone());
         let arch = if ARM.contains(&family) { Platform::Arm64 } else { Platform::X64 };
         Some(match attached {
             Some((name, count)) => Candidate {
@@ -63,7 +68,9 @@ impl Grammar for Names {
         };
         let is_word = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_lowercase());
         let word = spot.trim_end_matches(|c: char| c.is_ascii_digit());
-        let is_zone = |zone: &str| zone.ends_with(|c: char| c.is_ascii_lowercase()) && zone.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+        let is_zone = |zone: &str| {
+            zone.ends_with(|c: char| c.is_ascii_lowercase()) && zone.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+        };
         let is_place = is_word(area) && is_word(word) && word.len() < spot.len() && zone.is_none_or(|zone| is_zone(zone));
         is_place.then(|| Place {
             region: format!("{area}-{spot}"),

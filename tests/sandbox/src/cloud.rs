@@ -9,6 +9,7 @@ use crate::ec2::Ec2;
 use crate::events::Events;
 use crate::faults::Faults;
 use crate::fleet::Fleet;
+use crate::gce::{self, Gce};
 
 /// Which cloud.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -16,16 +17,19 @@ pub enum Kind {
     /// Amazon EC2.
     #[default]
     Aws,
+    /// Google Compute Engine.
+    Gcp,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 1] = [Self::Aws];
+    pub const ALL: [Self; 2] = [Self::Aws, Self::Gcp];
 
     /// What `--cloud` calls it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Aws => "aws",
+            Self::Gcp => "gcp",
         }
     }
 
@@ -33,6 +37,16 @@ impl Kind {
     pub const fn title(self) -> &'static str {
         match self {
             Self::Aws => "EC2",
+            Self::Gcp => "Google Cloud",
+        }
+    }
+
+    /// What a launch needs so that its machine goes away by itself, without a trace.
+    pub const fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Aws => &[],
+            // One that has no account may only power off, which leaves its disk.
+            Self::Gcp => &[gce::OPTION],
         }
     }
 
@@ -40,6 +54,7 @@ impl Kind {
     pub const fn creation(self) -> &'static str {
         match self {
             Self::Aws => "RunInstances",
+            Self::Gcp => "instances.insert",
         }
     }
 }
@@ -49,6 +64,8 @@ impl Kind {
 pub enum Cloud {
     /// Amazon EC2.
     Aws(Ec2),
+    /// Google Compute Engine.
+    Gcp(Gce),
 }
 
 /// Asks the cloud, whichever it is.
@@ -56,6 +73,7 @@ macro_rules! ask {
     ($cloud:expr, $server:ident => $question:expr) => {
         match $cloud {
             Cloud::Aws($server) => $question,
+            Cloud::Gcp($server) => $question,
         }
     };
 }
@@ -65,6 +83,7 @@ impl Cloud {
     pub async fn start(kind: Kind, events: Events, fleet: Fleet, record: Option<PathBuf>) -> Result<Self> {
         match kind {
             Kind::Aws => Ec2::start(events, fleet, record).await.map(Self::Aws),
+            Kind::Gcp => Gce::start(events, fleet, record).await.map(Self::Gcp),
         }
     }
 
@@ -72,6 +91,7 @@ impl Cloud {
     pub const fn kind(&self) -> Kind {
         match self {
             Self::Aws(_) => Kind::Aws,
+            Self::Gcp(_) => Kind::Gcp,
         }
     }
 

@@ -17,6 +17,7 @@ use crate::ec2::Ec2;
 use crate::events::{Events, Source};
 use crate::fleet::{self, Fleet};
 use crate::forge::{self, Forge};
+use crate::gce::Gce;
 use crate::github::GitHub;
 use crate::gitlab::GitLab;
 use crate::instance::{self, Isolation};
@@ -104,7 +105,11 @@ impl World {
         let events = Events::default();
         let isolation = Isolation::best();
         let forge = Forge::start(events.clone(), options.forge).await?;
-        let record = std::env::var_os("CML_SANDBOX_RECORD_EC2").map(PathBuf::from);
+        let record = match options.cloud {
+            cloud::Kind::Aws => "CML_SANDBOX_RECORD_EC2",
+            cloud::Kind::Gcp => "CML_SANDBOX_RECORD_GCP",
+        };
+        let record = std::env::var_os(record).map(PathBuf::from);
         let fleet = Fleet::new(
             events.clone(),
             fleet::Options {
@@ -165,9 +170,25 @@ impl World {
     }
 
     /// Its cloud, in a world whose cloud is EC2: for what only EC2 has.
+    ///
+    /// # Panics
+    /// In a world with another cloud.
     pub fn ec2(&self) -> &Ec2 {
-        let Cloud::Aws(ec2) = &self.cloud;
+        let Cloud::Aws(ec2) = &self.cloud else {
+            panic!("this world has no EC2 but a {:?}", self.cloud.kind());
+        };
         ec2
+    }
+
+    /// Its cloud, in a world whose cloud is Google's: for what only that has.
+    ///
+    /// # Panics
+    /// In a world with another cloud.
+    pub fn gce(&self) -> &Gce {
+        let Cloud::Gcp(gce) = &self.cloud else {
+            panic!("this world has no Compute Engine but a {:?}", self.cloud.kind());
+        };
+        gce
     }
 
     /// How instances are kept apart from this machine.

@@ -44,7 +44,11 @@ impl Gcp {
         if !scopes.lines().any(|scope| SCOPES.contains(&scope.trim())) {
             bail!("the service account has neither the scope compute-rw nor cloud-platform");
         }
-        let need = async |path: &str| self.text(path).await?.with_context(|| format!("the metadata service knows no {path}"));
+        let need = async |path: &str| {
+            self.text(path)
+                .await?
+                .with_context(|| format!("the metadata service knows no {path}"))
+        };
         let (project, zone) = (need("project/project-id").await?, need("instance/zone").await?);
         let name = need("instance/name").await?;
         let token: Token = serde_json::from_str(&need(&format!("{ACCOUNT}/token")).await?)

@@ -45,10 +45,13 @@ impl Service {
             asked: Arc::default(),
             address: listener.local_addr().unwrap().to_string(),
         };
-        let answer = |State(service): State<Self>, Path(path): Path<String>, Query(query): Query<BTreeMap<String, String>>, headers: HeaderMap| async move {
-            service.answer(path, &query, &headers).await
-        };
-        let app = axum::Router::new().route("/computeMetadata/v1/{*path}", get(answer)).with_state(service.clone());
+        let answer = |State(service): State<Self>,
+                      Path(path): Path<String>,
+                      Query(query): Query<BTreeMap<String, String>>,
+                      headers: HeaderMap| async move { service.answer(path, &query, &headers).await };
+        let app = axum::Router::new()
+            .route("/computeMetadata/v1/{*path}", get(answer))
+            .with_state(service.clone());
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         service
     }

@@ -7,7 +7,11 @@ use common::spec::CloudKind::Gcp;
 use crate::catalog::{Place, image, region, resolve, warnings};
 
 fn natives(kind: &str, gpu: Option<&str>) -> Vec<String> {
-    resolve(Gcp, kind, gpu).unwrap().into_iter().map(|candidate| candidate.native).collect()
+    resolve(Gcp, kind, gpu)
+        .unwrap()
+        .into_iter()
+        .map(|candidate| candidate.native)
+        .collect()
 }
 
 #[test]
@@ -24,7 +28,12 @@ fn native_types_have_what_is_attached_to_them() {
     for (kind, gpu, native, own) in [
         ("n1-standard-4", None, "n1-standard-4", None),
         ("E2-Custom-8-32768", None, "e2-custom-8-32768", None),
-        ("n1-standard-4+nvidia-tesla-t4*2", None, "n1-standard-4+nvidia-tesla-t4*2", Some("t4")),
+        (
+            "n1-standard-4+nvidia-tesla-t4*2",
+            None,
+            "n1-standard-4+nvidia-tesla-t4*2",
+            Some("t4"),
+        ),
         ("n1-standard-4+nvidia-tesla-t4", None, "n1-standard-4+nvidia-tesla-t4*1", Some("t4")),
         ("n1-standard-4+t4", None, "n1-standard-4+nvidia-tesla-t4*1", Some("t4")),
         ("n1-standard-4", Some("v100"), "n1-standard-4+nvidia-tesla-v100*1", Some("v100")),
@@ -32,13 +41,26 @@ fn native_types_have_what_is_attached_to_them() {
         ("n1-standard-4", Some("nogpu"), "n1-standard-4", None),
         ("g2-standard-8", Some("l4"), "g2-standard-8", Some("l4")),
         ("a2-highgpu-1g", None, "a2-highgpu-1g", Some("a100")),
-        ("n1-standard-8+nvidia-new-x1*4", None, "n1-standard-8+nvidia-new-x1*4", Some("nvidia-new-x1")),
+        (
+            "n1-standard-8+nvidia-new-x1*4",
+            None,
+            "n1-standard-8+nvidia-new-x1*4",
+            Some("nvidia-new-x1"),
+        ),
     ] {
         let candidate = resolve(Gcp, kind, gpu).unwrap().remove(0);
-        assert_eq!((candidate.native.as_str(), candidate.gpu.as_deref()), (native, own), "{kind} {gpu:?}");
+        assert_eq!(
+            (candidate.native.as_str(), candidate.gpu.as_deref()),
+            (native, own),
+            "{kind} {gpu:?}"
+        );
         assert!(warnings(Gcp, kind, gpu).unwrap().is_empty(), "{kind} {gpu:?}");
     }
-    for (kind, arch) in [("t2a-standard-4", Platform::Arm64), ("c4a-standard-8", Platform::Arm64), ("c3d-standard-8", Platform::X64)] {
+    for (kind, arch) in [
+        ("t2a-standard-4", Platform::Arm64),
+        ("c4a-standard-8", Platform::Arm64),
+        ("c3d-standard-8", Platform::X64),
+    ] {
         assert_eq!(resolve(Gcp, kind, None).unwrap()[0].arch, arch, "{kind}");
     }
     let without = warnings(Gcp, "e2-standard-8", Some("t4")).unwrap();
@@ -47,7 +69,13 @@ fn native_types_have_what_is_attached_to_them() {
 
 #[test]
 fn what_is_not_there_is_refused() {
-    for (kind, gpu) in [("xxl", None), ("m", Some("a10")), ("n1-standard-4+nvidia-tesla-t4*0", None), ("n1-standard-4+nvidia-tesla-t4*x", None), ("m5.2xlarge", None)] {
+    for (kind, gpu) in [
+        ("xxl", None),
+        ("m", Some("a10")),
+        ("n1-standard-4+nvidia-tesla-t4*0", None),
+        ("n1-standard-4+nvidia-tesla-t4*x", None),
+        ("m5.2xlarge", None),
+    ] {
         let error = resolve(Gcp, kind, gpu).unwrap_err();
         assert_eq!(Report(&error).class(), Class::Usage, "{kind} {gpu:?}");
     }
@@ -68,7 +96,17 @@ fn regions_and_zones() {
     ] {
         assert_eq!(region(Gcp, name).unwrap(), expected, "{name}");
     }
-    for name in ["", "mars", "us-west-1", "us-west-1a", "us-west1-", "us-west1-B", "us-west1/b", "us1", "us-west1-b-c"] {
+    for name in [
+        "",
+        "mars",
+        "us-west-1",
+        "us-west-1a",
+        "us-west1-",
+        "us-west1-B",
+        "us-west1/b",
+        "us1",
+        "us-west1-b-c",
+    ] {
         assert!(region(Gcp, name).is_err(), "{name}");
     }
 }

@@ -109,7 +109,9 @@ impl Compute {
         let scopes = self.aggregated(kind, &format!("name = \"{name}\"")).await?;
         let has = |scoped: &Scoped| offers(scoped).iter().any(Offer::is_there);
         let zones = scopes.iter().filter(|(_, scoped)| has(scoped));
-        Ok(zones.filter_map(|(place, _)| Some(place.strip_prefix("zones/")?.to_owned())).collect())
+        Ok(zones
+            .filter_map(|(place, _)| Some(place.strip_prefix("zones/")?.to_owned()))
+            .collect())
     }
 
     /// All pages of a list over all zones.

@@ -9,9 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use common::error::{Class, Failure};
 use common::http;
-use google_cloud_auth::credentials::{
-    CacheableResource, Credentials, external_account, impersonated, mds, service_account, user_account,
-};
+use google_cloud_auth::credentials::{CacheableResource, Credentials, external_account, impersonated, mds, service_account, user_account};
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 use tokio::time::timeout;
@@ -57,9 +55,11 @@ impl Account {
             None => return Err(no_project().into()),
         };
         if !is_project(&project) {
-            return Err(Failure::new(Class::Usage, format!("`{project}` is no id of a Google Cloud project"))
-                .hint("give its id, not its title, in GOOGLE_CLOUD_PROJECT")
-                .into());
+            return Err(
+                Failure::new(Class::Usage, format!("`{project}` is no id of a Google Cloud project"))
+                    .hint("give its id, not its title, in GOOGLE_CLOUD_PROJECT")
+                    .into(),
+            );
         }
         // It finds the TLS provider of this process, which that installs.
         http::client()?;
@@ -108,8 +108,7 @@ fn file(var: &impl Fn(&str) -> Option<String>) -> Result<Option<Value>> {
     let read = |path: &PathBuf| std::fs::read_to_string(path);
     if let Some(path) = var(FILE).map(PathBuf::from) {
         let text = read(&path).with_context(|| {
-            Failure::new(Class::Usage, format!("the credential file {} cannot be read", path.display()))
-                .hint(format!("{FILE} names it"))
+            Failure::new(Class::Usage, format!("the credential file {} cannot be read", path.display())).hint(format!("{FILE} names it"))
         })?;
         return parse(&text, &path.display().to_string()).map(Some);
     }
@@ -160,7 +159,11 @@ fn build(file: Option<Value>) -> Result<Credentials> {
     };
     built.map_err(|error| {
         // What it says of the contents may hold a part of a key.
-        let what = if error.is_missing_field() { "lack a field" } else { "cannot be read" };
+        let what = if error.is_missing_field() {
+            "lack a field"
+        } else {
+            "cannot be read"
+        };
         Failure::new(Class::Usage, format!("the Google Cloud credentials of the type `{kind}` {what}"))
             .hint("download the file again, or write it again with `gcloud`")
             .into()
@@ -201,10 +204,11 @@ async fn own_project(var: &impl Fn(&str) -> Option<String>) -> Result<String> {
         None => String::new(),
     };
     if text.trim().is_empty() {
-        return Err(Failure::new(Class::Access, "no Google Cloud credentials").hint(format!(
-            "set {FILE} to a file (or {CONTENTS} to its contents); on GitHub, `google-github-actions/auth` does"
-        ))
-        .into());
+        return Err(Failure::new(Class::Access, "no Google Cloud credentials")
+            .hint(format!(
+                "set {FILE} to a file (or {CONTENTS} to its contents); on GitHub, `google-github-actions/auth` does"
+            ))
+            .into());
     }
     Ok(text.trim().to_owned())
 }
@@ -221,7 +225,10 @@ mod tests {
     use super::{build, file, is_project, project};
 
     fn vars(pairs: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> {
-        let vars: BTreeMap<String, String> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let vars: BTreeMap<String, String> = pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         move |name| vars.get(name).cloned()
     }
 

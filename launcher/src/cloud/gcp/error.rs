@@ -84,7 +84,11 @@ impl Error {
                 message: "the answer is not one of Compute Engine's".into(),
             });
         };
-        let reason = error.errors.into_iter().map(|reason| reason.reason).find(|reason| !reason.is_empty());
+        let reason = error
+            .errors
+            .into_iter()
+            .map(|reason| reason.reason)
+            .find(|reason| !reason.is_empty());
         Self::Refused(Refused {
             status,
             code: reason.unwrap_or(error.status),
@@ -166,10 +170,20 @@ mod tests {
             (None, "ZONE_RESOURCE_POOL_EXHAUSTED_WITH_DETAILS", "", Kind::Capacity),
             (None, "QUOTA_EXCEEDED", "Quota 'GPUS_ALL_REGIONS' exceeded.", Kind::Quota),
             (Some(403), "quotaExceeded", "", Kind::Quota),
-            (Some(403), "forbidden", "Required 'compute.instances.create' permission", Kind::Access),
+            (
+                Some(403),
+                "forbidden",
+                "Required 'compute.instances.create' permission",
+                Kind::Access,
+            ),
             (Some(403), "accessNotConfigured", "", Kind::Access),
             (Some(401), "authError", "", Kind::Access),
-            (Some(404), "notFound", "The resource 'projects/p/regions/r' was not found", Kind::NotFound),
+            (
+                Some(404),
+                "notFound",
+                "The resource 'projects/p/regions/r' was not found",
+                Kind::NotFound,
+            ),
             (
                 Some(404),
                 "notFound",

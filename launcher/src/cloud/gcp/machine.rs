@@ -34,9 +34,7 @@ const STAYING: [&str; 16] = [
 /// Families that only take [Hyperdisk][disks].
 ///
 /// [disks]: https://docs.cloud.google.com/compute/docs/disks/hyperdisks#machine-type-support
-const HYPERDISK: [&str; 12] = [
-    "a4", "a4x", "c4", "c4a", "c4d", "g4", "h4d", "m4", "m4n", "n4", "n4a", "n4d",
-];
+const HYPERDISK: [&str; 12] = ["a4", "a4x", "c4", "c4a", "c4d", "g4", "h4d", "m4", "m4n", "n4", "n4a", "n4d"];
 
 impl Machine {
     /// Reads what the catalog gives.
@@ -57,9 +55,11 @@ impl Machine {
             accelerator,
         };
         if machine.accelerator.is_some() && !matches!(machine.family(), "n1" | "custom") {
-            return Err(Failure::new(Class::Usage, format!("no GPUs can be attached to a machine of the type {name}"))
-                .hint("only to N1 (`n1-standard-8+nvidia-tesla-t4*1`); A2, A3, A4, G2 and G4 machines have theirs: name them without")
-                .into());
+            return Err(
+                Failure::new(Class::Usage, format!("no GPUs can be attached to a machine of the type {name}"))
+                    .hint("only to N1 (`n1-standard-8+nvidia-tesla-t4*1`); A2, A3, A4, G2 and G4 machines have theirs: name them without")
+                    .into(),
+            );
         }
         Ok(machine)
     }
@@ -114,7 +114,12 @@ mod tests {
 
     #[test]
     fn gpus_are_attached_to_n1_and_to_nothing_else() {
-        for native in ["n1-standard-4+nvidia-tesla-t4*1", "custom-8-53248+nvidia-tesla-t4*4", "g2-standard-8", "e2-small"] {
+        for native in [
+            "n1-standard-4+nvidia-tesla-t4*1",
+            "custom-8-53248+nvidia-tesla-t4*4",
+            "g2-standard-8",
+            "e2-small",
+        ] {
             assert_eq!(Machine::read(native).unwrap().to_string(), native);
         }
         for native in ["e2-standard-8+nvidia-tesla-t4*1", "g2-standard-8+nvidia-l4*1"] {

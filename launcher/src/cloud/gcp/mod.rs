@@ -54,7 +54,10 @@ impl Gcp {
                 if let Some(ours) = self.taken_by_us(order, target, name).await {
                     return Ok(Ok(ours));
                 }
-                tracing::info!("{name} is the name of another machine in {}; this one is called {derived}", target.zone);
+                tracing::info!(
+                    "{name} is the name of another machine in {}; this one is called {derived}",
+                    target.zone
+                );
                 self.insert(order, target, &derived, number).await
             }
             made => Ok(made),
@@ -152,15 +155,26 @@ fn planned(order: &Order, target: &Target) -> Result<String> {
     let labels: Vec<String> = body.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let interface = body.network_interfaces.first().context("no interface")?;
     let network = interface.subnetwork.as_ref().or(interface.network.as_ref()).context("no network")?;
-    let address = if interface.access_configs.is_empty() { "no external address" } else { "an external address" };
+    let address = if interface.access_configs.is_empty() {
+        "no external address"
+    } else {
+        "an external address"
+    };
     let account = body.service_accounts.first().map_or("no service account".to_owned(), |account| {
         format!("{} ({})", account.email, account.scopes.join(" "))
     });
     let scheduling = &body.scheduling;
     Ok([
-        format!("instances.insert {} {} in {}", target.machine, scheduling.provisioning_model, target.zone),
+        format!(
+            "instances.insert {} {} in {}",
+            target.machine, scheduling.provisioning_model, target.zone
+        ),
         last(&target.image).to_owned(),
-        format!("{} of {} GB, deleted with it", target.machine.disk(), request::disk_gb(order, target)),
+        format!(
+            "{} of {} GB, deleted with it",
+            target.machine.disk(),
+            request::disk_gb(order, target)
+        ),
         format!("{network} with {address}"),
         account,
         format!("deleted after {} s at the latest", scheduling.max_run_duration.seconds),
@@ -173,9 +187,11 @@ fn planned(order: &Order, target: &Target) -> Result<String> {
 impl Cloud for Gcp {
     fn supports(&self, options: &CloudOptions) -> Result<()> {
         if options.cloud_spot_price > 0.0 {
-            return Err(Failure::new(Class::Usage, "`--cloud-spot-price` is not supported with `--cloud=gcp`")
-                .hint("spot machines of Google's have a fixed price and no bids: leave it out, or give -1")
-                .into());
+            return Err(
+                Failure::new(Class::Usage, "`--cloud-spot-price` is not supported with `--cloud=gcp`")
+                    .hint("spot machines of Google's have a fixed price and no bids: leave it out, or give -1")
+                    .into(),
+            );
         }
         options.cloud_permission_set.as_deref().map(service_account::read).transpose()?;
         network::interface(options.cloud_gcp_network.as_deref())?;

@@ -111,7 +111,15 @@ mod tests {
         for pair in ["team=ml", "flag", "größe=über_1-2", &format!("{0}={0}", "a".repeat(63))] {
             assert_eq!(read(pair).unwrap().len(), 1, "{pair}");
         }
-        for pair in ["Team=ml", "team=ML", "1a=b", "a.b=c", "a=b c", "cml-x=1", &format!("a={}", "b".repeat(64))] {
+        for pair in [
+            "Team=ml",
+            "team=ML",
+            "1a=b",
+            "a.b=c",
+            "a=b c",
+            "cml-x=1",
+            &format!("a={}", "b".repeat(64)),
+        ] {
             assert!(read(pair).is_err(), "{pair}");
         }
         let many: Vec<String> = (0..63).map(|number| format!("a{number}=b")).collect();

@@ -97,7 +97,10 @@ async fn offers(compute: &Compute, machines: &[Machine]) -> Result<Offers> {
     for machine in machines {
         if !machine.is_custom() && !known.contains_key(&machine.name) {
             let zones = compute.zones_of_machine(&machine.name).await;
-            known.insert(machine.name.clone(), zones.map_err(|error| refusal::of("machineTypes.aggregatedList", error))?);
+            known.insert(
+                machine.name.clone(),
+                zones.map_err(|error| refusal::of("machineTypes.aggregatedList", error))?,
+            );
         }
         if let Some(accelerator) = machine.accelerator.as_ref().filter(|one| !known.contains_key(&one.name)) {
             let zones = compute.zones_of_accelerator(&accelerator.name).await;
@@ -113,7 +116,11 @@ fn unoffered(machines: &[Machine], place: &str, offers: &Offers) -> Failure {
     /// Zones that are named, so that the line can be read.
     const NAMED: usize = 8;
     let names: Vec<String> = machines.iter().map(ToString::to_string).collect();
-    let mut elsewhere: Vec<&String> = machines.iter().filter_map(|machine| offers.zones(machine).min_by_key(|zones| zones.len())).flatten().collect();
+    let mut elsewhere: Vec<&String> = machines
+        .iter()
+        .filter_map(|machine| offers.zones(machine).min_by_key(|zones| zones.len()))
+        .flatten()
+        .collect();
     elsewhere.sort();
     elsewhere.dedup();
     let hint = match elsewhere.get(..NAMED.min(elsewhere.len())) {
@@ -208,10 +215,16 @@ mod tests {
     fn an_image_is_named_in_several_ways() {
         for (text, expected) in [
             ("mine", ("own", "mine", None)),
-            ("ubuntu-os-cloud/ubuntu-2404-lts-amd64", ("ubuntu-os-cloud", "ubuntu-2404-lts-amd64", None)),
+            (
+                "ubuntu-os-cloud/ubuntu-2404-lts-amd64",
+                ("ubuntu-os-cloud", "ubuntu-2404-lts-amd64", None),
+            ),
             ("projects/p/global/images/i", ("p", "i", Some(false))),
             ("projects/p/global/images/family/f", ("p", "f", Some(true))),
-            ("https://www.googleapis.com/compute/v1/projects/p/global/images/i", ("p", "i", Some(false))),
+            (
+                "https://www.googleapis.com/compute/v1/projects/p/global/images/i",
+                ("p", "i", Some(false)),
+            ),
         ] {
             let (project, name, is_family) = read_image(text, "own").unwrap();
             assert_eq!((project.as_str(), name.as_str(), is_family), expected, "{text}");

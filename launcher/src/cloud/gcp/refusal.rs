@@ -22,7 +22,10 @@ pub fn of(call: &str, error: Error) -> anyhow::Error {
         Kind::Quota => quota(&refused),
         Kind::Capacity => Failure::new(Class::Capacity, format!("Google has no capacity ({code})")),
         Kind::Busy => Failure::new(Class::Unexpected, format!("Compute Engine cannot do {call} yet ({code})")),
-        Kind::Exists => Failure::new(Class::Unexpected, format!("Compute Engine refused {call}: the name is taken ({code})")),
+        Kind::Exists => Failure::new(
+            Class::Unexpected,
+            format!("Compute Engine refused {call}: the name is taken ({code})"),
+        ),
         Kind::NotFound if refused.message.contains("project") && !refused.message.contains("/zones/") => {
             Failure::new(Class::Usage, format!("Compute Engine refused {call} ({code})"))
                 .hint("check the project (GOOGLE_CLOUD_PROJECT), `--cloud-region` and `--cloud-gcp-network`")
@@ -74,13 +77,19 @@ fn access(call: &str, refused: &Refused) -> Failure {
             .hint("link the project with an active billing account");
     }
     if message.contains("serviceAccountUser") || message.contains("actAs") || message.contains("service account") {
-        return Failure::new(Class::Access, format!("Google does not allow a machine with this service account ({code})"))
-            .hint("grant iam.serviceAccounts.actAs (the role Service Account User) on the account of `--cloud-permission-set`");
+        return Failure::new(
+            Class::Access,
+            format!("Google does not allow a machine with this service account ({code})"),
+        )
+        .hint("grant iam.serviceAccounts.actAs (the role Service Account User) on the account of `--cloud-permission-set`");
     }
     let needed = quoted(message).filter(|name| name.starts_with("compute.") || name.starts_with("iam."));
     match needed {
-        Some(permission) => Failure::new(Class::Access, format!("Google does not allow {permission}, which {call} needs ({code})"))
-            .hint(format!("grant {permission}; docs/clouds/gcp.md lists all permissions")),
+        Some(permission) => Failure::new(
+            Class::Access,
+            format!("Google does not allow {permission}, which {call} needs ({code})"),
+        )
+        .hint(format!("grant {permission}; docs/clouds/gcp.md lists all permissions")),
         None => Failure::new(Class::Access, format!("Google does not allow {call} ({code})"))
             .hint(format!("grant compute.{call}; docs/clouds/gcp.md lists all permissions")),
     }

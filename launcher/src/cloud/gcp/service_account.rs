@@ -92,12 +92,22 @@ mod tests {
         let account = read("ci@p.iam.gserviceaccount.com,scopes=storage-rw,compute-ro,bigquery,https://www.googleapis.com/auth/x").unwrap();
         assert_eq!(account.email, "ci@p.iam.gserviceaccount.com");
         let scopes = ["devstorage.read_write", "compute.readonly", "bigquery", "x"];
-        assert_eq!(account.scopes, scopes.map(|scope| format!("https://www.googleapis.com/auth/{scope}")));
+        assert_eq!(
+            account.scopes,
+            scopes.map(|scope| format!("https://www.googleapis.com/auth/{scope}"))
+        );
     }
 
     #[test]
     fn what_is_none_is_refused() {
-        for text in ["", "arn:aws:iam::1:instance-profile/x", "a@b,storage-rw", "a@b,scopes=", "a@b,scopes=storage", "a@b,scopes=compute-rw,,x"] {
+        for text in [
+            "",
+            "arn:aws:iam::1:instance-profile/x",
+            "a@b,storage-rw",
+            "a@b,scopes=",
+            "a@b,scopes=storage",
+            "a@b,scopes=compute-rw,,x",
+        ] {
             assert!(read(text).is_err(), "{text}");
         }
     }

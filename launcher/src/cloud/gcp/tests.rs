@@ -13,7 +13,10 @@ use crate::cli::{self, Invocation};
 use crate::cloud::Order;
 
 fn order(options: &[&str], lifetime: Option<Duration>) -> Order {
-    let argv = ["cml", "runner", "--cloud=gcp"].iter().chain(options).map(|word| (*word).to_owned());
+    let argv = ["cml", "runner", "--cloud=gcp"]
+        .iter()
+        .chain(options)
+        .map(|word| (*word).to_owned());
     let Invocation::Launch(parsed) = cli::parse(&argv.collect::<Vec<_>>(), &BTreeMap::new()).unwrap() else {
         panic!("not a launch");
     };
@@ -105,15 +108,39 @@ fn a_refusal_says_what_to_do() {
         (Report(&error).class(), Report(&error).to_string())
     };
     let cases = [
-        (Some(403), "forbidden", "Required 'compute.subnetworks.useExternalIp' permission for 'projects/p/x'"),
-        (Some(403), "accessNotConfigured", "Compute Engine API has not been used in project 1 before or it is disabled."),
-        (Some(403), "forbidden", "The user does not have access to service account 'ci@p'. Ask a project owner to grant iam.serviceAccountUser"),
+        (
+            Some(403),
+            "forbidden",
+            "Required 'compute.subnetworks.useExternalIp' permission for 'projects/p/x'",
+        ),
+        (
+            Some(403),
+            "accessNotConfigured",
+            "Compute Engine API has not been used in project 1 before or it is disabled.",
+        ),
+        (
+            Some(403),
+            "forbidden",
+            "The user does not have access to service account 'ci@p'. Ask a project owner to grant iam.serviceAccountUser",
+        ),
         (Some(401), "authError", "Invalid Credentials"),
         (None, "QUOTA_EXCEEDED", "Quota 'GPUS_ALL_REGIONS' exceeded.  Limit: 0.0 globally."),
-        (Some(412), "conditionNotMet", "Constraint constraints/compute.vmExternalIpAccess violated for project p."),
-        (Some(400), "invalid", "Invalid value for field 'resource.networkInterfaces[0].network': 'global/networks/default'. The referenced network resource cannot be found."),
+        (
+            Some(412),
+            "conditionNotMet",
+            "Constraint constraints/compute.vmExternalIpAccess violated for project p.",
+        ),
+        (
+            Some(400),
+            "invalid",
+            "Invalid value for field 'resource.networkInterfaces[0].network': 'global/networks/default'. The referenced network resource cannot be found.",
+        ),
         (Some(404), "notFound", "Failed to find project q"),
-        (None, "INTERNAL_ERROR", "Internal error. Please try again or contact Google Support."),
+        (
+            None,
+            "INTERNAL_ERROR",
+            "Internal error. Please try again or contact Google Support.",
+        ),
     ];
     let said: Vec<(Class, String)> = cases.iter().map(|(status, code, message)| said(*status, code, message)).collect();
     let classes: Vec<i32> = said.iter().map(|(class, _)| class.exit_code()).collect();
