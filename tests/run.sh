@@ -21,7 +21,9 @@ step() { # step NAME COMMAND…: runs it, and remembers that it failed
 # Third-party servers and published contracts: a machine without Python or node skips them by name, CI may not.
 if command -v python3 >/dev/null && python3 -c 'import venv, ensurepip' 2>/dev/null; then
 	step "install the EC2 contract (moto, botocore)" tests/contract/ec2/setup.sh && export CML_TEST_PYTHON=$PWD/tests/contract/ec2/.venv/bin/python
+	step "install Google's description of Compute Engine" tests/contract/gcp/setup.sh && gcp_python=$PWD/tests/contract/gcp/.venv/bin/python
 else
+	skip contract-gcp "no Python 3 with venv on this machine"
 	skip contract-ec2 "no Python 3 with venv on this machine"
 fi
 if command -v npm >/dev/null; then
@@ -36,6 +38,7 @@ fi
 
 step "build" cargo build --locked --workspace --all-targets
 export CML_SANDBOX_RECORD=$PWD/target/recorded/github.jsonl CML_SANDBOX_RECORD_EC2=$PWD/target/recorded/ec2.forms
+export CML_SANDBOX_RECORD_GCP=$PWD/target/recorded/gcp.jsonl
 rm -rf target/recorded && mkdir -p target/recorded
 step "tests" bash -o pipefail -c 'cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$1"' _ "$log"
 
@@ -45,6 +48,10 @@ if [ -n "${CML_TEST_NODE:-}" ]; then
 fi
 if [ -n "${CML_TEST_PYTHON:-}" ]; then
 	step "EC2 requests against botocore's model" "$CML_TEST_PYTHON" tests/contract/ec2/check_model.py "$CML_SANDBOX_RECORD_EC2"
+fi
+
+if [ -n "${gcp_python:-}" ]; then
+	step "Compute Engine requests against Google's description" "$gcp_python" tests/contract/gcp/check_model.py "$CML_SANDBOX_RECORD_GCP"
 fi
 
 # What a forge has no way to play is ignored by name in the list of scenarios.

@@ -178,7 +178,8 @@ async fn a_lost_answer_and_a_rate_limit_do_not_make_a_second_machine() {
         times: 1,
         effect: Effect::LoseAnswer,
     });
-    scene.launch(&[]).await.succeeded();
+    // One that goes when it is idle would be gone before the answer comes.
+    scene.launch(&["--idle-timeout=never"]).await.succeeded();
     assert_eq!(calls(&scene, "instances.insert"), 3);
     let asked: Vec<String> = scene
         .world
@@ -190,6 +191,7 @@ async fn a_lost_answer_and_a_rate_limit_do_not_make_a_second_machine() {
         .collect();
     assert!(asked.iter().all(|path| *path == asked[0]), "the same request id: {asked:?}");
     assert_eq!(scene.world.fleet.instances().len(), 1);
+    scene.world.fleet.signal_agent(&scene.world.fleet.instances()[0].id).unwrap();
     scene.end().await;
 }
 
