@@ -70,6 +70,7 @@ impl Account {
     }
 
     /// The headers of a request: a token that is asked for when the last one is about to expire.
+    #[allow(clippy::default_trait_access, reason = "its type is of a crate that is named nowhere else here")]
     pub async fn headers(&self) -> Result<HeaderMap> {
         let asked = timeout(PATIENCE, self.credentials.headers(Default::default())).await;
         let asked = asked.map_err(|_| anyhow::anyhow!("no token within {} s", PATIENCE.as_secs()));

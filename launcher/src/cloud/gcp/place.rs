@@ -115,7 +115,7 @@ async fn offers(compute: &Compute, machines: &[Machine]) -> Result<Offers> {
 fn unoffered(machines: &[Machine], place: &str, offers: &Offers) -> Failure {
     /// Zones that are named, so that the line can be read.
     const NAMED: usize = 8;
-    let names: Vec<String> = machines.iter().map(ToString::to_string).collect();
+    let types: Vec<String> = machines.iter().map(ToString::to_string).collect();
     let mut elsewhere: Vec<&String> = machines
         .iter()
         .filter_map(|machine| offers.zones(machine).min_by_key(|zones| zones.len()))
@@ -131,7 +131,7 @@ fn unoffered(machines: &[Machine], place: &str, offers: &Offers) -> Failure {
         }
         _ => "no zone of this project has it: check `--cloud-type` and `--cloud-gpu`".to_owned(),
     };
-    Failure::new(Class::Usage, format!("{place} has no machines of the type {}", names.join(" or "))).hint(hint)
+    Failure::new(Class::Usage, format!("{place} has no machines of the type {}", types.join(" or "))).hint(hint)
 }
 
 /// Compute Engine's word for a processor.
@@ -145,13 +145,12 @@ const fn arch(platform: Platform) -> &'static str {
 /// The user's image, else the catalog's: the newest of its family. A name belongs to a project, the user's own unless another one is named:
 /// anybody may publish an image under any name.
 async fn image(compute: &Compute, wanted: Option<&str>, candidate: &Candidate) -> Result<Image> {
-    let (project, name, is_family) = match wanted {
-        Some(text) => read_image(text, compute.project())?,
-        None => {
-            let query = catalog::image(CloudKind::Gcp, candidate.gpu.is_some())?;
-            let family = query.pattern(candidate.arch).to_owned();
-            (query.owner, family, Some(true))
-        }
+    let (project, name, is_family) = if let Some(text) = wanted {
+        read_image(text, compute.project())?
+    } else {
+        let query = catalog::image(CloudKind::Gcp, candidate.gpu.is_some())?;
+        let family = query.pattern(candidate.arch).to_owned();
+        (query.owner, family, Some(true))
     };
     let mut found = match is_family {
         Some(false) => compute.image(&project, &name).await,

@@ -260,14 +260,13 @@ fn scheduling(insert: &Insert, machine: &str) -> Result<(), Refusal> {
     }
     let has_gpus = !insert.guest_accelerators.is_empty() || ["a2-", "g2-"].iter().any(|family| machine.starts_with(family));
     match scheduling.on_host_maintenance.as_str() {
-        "TERMINATE" => {}
         "MIGRATE" if is_spot || has_gpus => {
             return refuse(
                 "onHostMaintenance",
                 "Instances with guest accelerators or spot do not support live migration.",
             );
         }
-        "MIGRATE" => {}
+        "TERMINATE" | "MIGRATE" => {}
         _ => return refuse("onHostMaintenance", "MIGRATE or TERMINATE"),
     }
     if is_spot && scheduling.automatic_restart {
