@@ -368,8 +368,7 @@ fn judge(response: &Response, body: &[u8], retry: &Retry) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Whether an answer is a rate limit, and how long it lasts (`unsaid` where it does not say): [GitHub's two kinds][docs], [Google's][google], and what 429
-/// means everywhere.
+/// Whether an answer is a rate limit, and how long it lasts (`unsaid` where it does not say): [GitHub's two kinds][docs], [Google's][google], and 429.
 ///
 /// [google]: https://docs.cloud.google.com/compute/api-quota#best_practices
 /// [docs]: https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#exceeding-the-rate-limit
