@@ -70,7 +70,27 @@ macro_rules! on_every_forge {
 /// says why.
 #[macro_export]
 macro_rules! on_every_cloud {
-    ($($scenario:ident $(except $cloud:ident $reason:literal)*),* $(,)?) => {};
+    ($($scenario:ident $(except $cloud:ident $reason:literal)*),* $(,)?) => {
+        mod gcp {
+            $($crate::on_every_cloud!(@gcp $scenario $($cloud $reason)*);)*
+        }
+    };
+    (@gcp $scenario:ident Gcp $reason:literal $($rest:tt)*) => { $crate::on_every_cloud!(@not $scenario $reason); };
+    (@$column:ident $scenario:ident $other:ident $reason:literal $($rest:tt)*) => {
+        $crate::on_every_cloud!(@$column $scenario $($rest)*);
+    };
+    (@gcp $scenario:ident) => { $crate::on_every_cloud!(@test Gcp $scenario); };
+    (@not $scenario:ident $reason:literal) => {
+        #[test]
+        #[ignore = $reason]
+        fn $scenario() {}
+    };
+    (@test $kind:ident $scenario:ident) => {
+        #[tokio::test]
+        async fn $scenario() {
+            super::$scenario($crate::Scene::over(sandbox::cloud::Kind::$kind).await).await;
+        }
+    };
 }
 
 /// One world, and the launchers in it.

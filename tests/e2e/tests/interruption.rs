@@ -28,6 +28,13 @@ e2e::on_every_forge! {
         except GitHub "it runs nothing again before all of a run has ended",
 }
 
+e2e::on_every_cloud! {
+    an_idle_spot_machine_leaves_before_it_is_taken,
+    a_job_on_a_lost_spot_machine_runs_again,
+    no_retry_means_that_nothing_is_run_again,
+    a_job_past_the_time_limit_is_interrupted_and_runs_again_up_to_the_attempt_cap,
+}
+
 async fn an_idle_spot_machine_leaves_before_it_is_taken(scene: Scene) {
     scene.launch(&["--cloud-spot", "--idle-timeout=never"]).await.succeeded();
     assert!(scene.world.fleet.instances()[0].spot);
