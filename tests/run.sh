@@ -23,8 +23,10 @@ if command -v python3 >/dev/null && python3 -c 'import venv, ensurepip' 2>/dev/n
 	step "install the EC2 contract (moto, botocore)" tests/contract/ec2/setup.sh && export CML_TEST_PYTHON=$PWD/tests/contract/ec2/.venv/bin/python
 	step "install Kubernetes' schemas" tests/contract/kubernetes/setup.sh && kubernetes_python=$PWD/tests/contract/kubernetes/.venv/bin/python
 	step "install the types of Azure's APIs" tests/contract/azure/setup.sh && azure_python=$PWD/tests/contract/azure/.venv/bin/python
+	step "install Google's description of Compute Engine" tests/contract/gcp/setup.sh && gcp_python=$PWD/tests/contract/gcp/.venv/bin/python
 else
 	skip contract-azure "no Python 3 with venv on this machine"
+	skip contract-gcp "no Python 3 with venv on this machine"
 	skip contract-ec2 "no Python 3 with venv on this machine"
 	skip contract-kubernetes "no Python 3 with venv on this machine"
 fi
@@ -42,6 +44,7 @@ step "build" cargo build --locked --workspace --all-targets
 export CML_SANDBOX_RECORD=$PWD/target/recorded/github.jsonl CML_SANDBOX_RECORD_EC2=$PWD/target/recorded/ec2.forms
 export CML_SANDBOX_RECORD_KUBERNETES=$PWD/target/recorded/kubernetes.jsonl
 export CML_SANDBOX_RECORD_AZURE=$PWD/target/recorded/azure.jsonl
+export CML_SANDBOX_RECORD_GCP=$PWD/target/recorded/gcp.jsonl
 rm -rf target/recorded && mkdir -p target/recorded
 step "tests" bash -o pipefail -c 'cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$1"' _ "$log"
 
@@ -58,6 +61,10 @@ fi
 
 if [ -n "${kubernetes_python:-}" ]; then
 	step "Kubernetes objects against the published schemas" "$kubernetes_python" tests/contract/kubernetes/check_schema.py "$CML_SANDBOX_RECORD_KUBERNETES"
+fi
+
+if [ -n "${gcp_python:-}" ]; then
+	step "Compute Engine requests against Google's description" "$gcp_python" tests/contract/gcp/check_model.py "$CML_SANDBOX_RECORD_GCP"
 fi
 
 # What a forge has no way to play is ignored by name in the list of scenarios.

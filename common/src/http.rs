@@ -368,8 +368,9 @@ fn judge(response: &Response, body: &[u8], retry: &Retry) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Whether an answer is a rate limit, and how long it lasts (`unsaid` where it does not say): [GitHub's two kinds][docs], and what 429 means everywhere.
+/// Whether an answer is a rate limit, and how long it lasts (`unsaid` where it does not say): [GitHub's two kinds][docs], [Google's][google], and 429.
 ///
+/// [google]: https://docs.cloud.google.com/compute/api-quota#best_practices
 /// [docs]: https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#exceeding-the-rate-limit
 fn rate_limit(status: StatusCode, headers: &HeaderMap, body: &[u8], unsaid: Duration) -> Option<Duration> {
     if !matches!(status, StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS) {
@@ -384,7 +385,10 @@ fn rate_limit(status: StatusCode, headers: &HeaderMap, body: &[u8], unsaid: Dura
         let reset = number("x-ratelimit-reset");
         return Some(reset.map_or(unsaid, |reset| length(reset.saturating_sub(server_time(headers).as_second()))));
     }
-    let said = String::from_utf8_lossy(body).to_ascii_lowercase().contains("secondary rate limit");
+    let body = String::from_utf8_lossy(body).to_ascii_lowercase();
+    let said = ["secondary rate limit", "ratelimitexceeded"]
+        .iter()
+        .any(|words| body.contains(words));
     (said || status == StatusCode::TOO_MANY_REQUESTS).then_some(unsaid)
 }
 

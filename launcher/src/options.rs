@@ -167,6 +167,10 @@ pub struct CloudOptions {
     #[arg(long, alias = "cloud-aws-subnet-id", value_name = "SUBNET")]
     pub cloud_aws_subnet: Option<String>,
 
+    /// Google Cloud network, by name, or subnetwork, by path; `,no-external-ip` behind it for one with a Cloud NAT [default: `default`]
+    #[arg(long, value_name = "NETWORK[,no-external-ip]")]
+    pub cloud_gcp_network: Option<String>,
+
     /// Machine image: an id, or `OWNER/NAME-PATTERN` (newest wins) [default: Ubuntu 24.04; with a GPU, the cloud's NVIDIA image]
     #[arg(long, value_name = "IMAGE")]
     pub cloud_image: Option<String>,

@@ -4,6 +4,7 @@ mod attention;
 mod aws;
 mod azure;
 mod bare;
+mod gcp;
 mod guard;
 mod kubernetes;
 mod silence;
@@ -56,9 +57,7 @@ pub fn open(cloud: Option<CloudKind>) -> Result<Arc<dyn Host>> {
         Some(CloudKind::Aws) => Ok(Arc::new(aws::Aws::new()?)),
         Some(CloudKind::Kubernetes) => Ok(Arc::new(kubernetes::Kubernetes)),
         Some(CloudKind::Azure) => Ok(Arc::new(azure::Azure::new()?)),
-        Some(other) => Err(Failure::new(Class::Usage, format!("this agent does not know the cloud `{other}`"))
-            .hint("launcher and agent must be of the same release")
-            .into()),
+        Some(CloudKind::Gcp) => Ok(Arc::new(gcp::Gcp::new()?)),
     }
 }
 

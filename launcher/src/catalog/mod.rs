@@ -2,8 +2,9 @@
 //! native names look like. Pure: native names pass through, nothing is asked.
 
 mod aws;
-pub mod kubernetes;
 mod azure;
+mod gcp;
+pub mod kubernetes;
 mod wish;
 
 use std::collections::BTreeMap;
@@ -36,8 +37,8 @@ fn grammar(cloud: CloudKind) -> Option<&'static dyn Grammar> {
     match cloud {
         CloudKind::Aws => Some(&aws::Names),
         CloudKind::Azure => Some(&azure::Names),
+        CloudKind::Gcp => Some(&gcp::Names),
         CloudKind::Kubernetes => Some(&kubernetes::Names),
-        CloudKind::Gcp => None,
     }
 }
 

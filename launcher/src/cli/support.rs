@@ -9,12 +9,13 @@ use common::spec::{CloudKind, ForgeKind};
 use super::{Given, Warning};
 
 /// The clouds that support an option; one that is not here is every cloud's.
-const CLOUDS: [(&str, &[CloudKind]); 5] = [
+const CLOUDS: [(&str, &[CloudKind]); 6] = [
     // Clusters have no common name for such nodes: a label of theirs selects them.
     ("cloud_spot", &[CloudKind::Aws, CloudKind::Azure, CloudKind::Gcp]),
     ("cloud_aws_security_group", &[CloudKind::Aws]),
     ("cloud_aws_subnet", &[CloudKind::Aws]),
-    ("cloud_ssh_private", &[CloudKind::Aws, CloudKind::Azure]),
+    ("cloud_gcp_network", &[CloudKind::Gcp]),
+    ("cloud_ssh_private", &[CloudKind::Aws, CloudKind::Azure, CloudKind::Gcp]),
     ("cloud_kubernetes_node_selector", &[CloudKind::Kubernetes]),
 ];
 

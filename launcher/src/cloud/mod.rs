@@ -2,10 +2,12 @@
 
 #[cfg(feature = "aws")]
 mod aws;
-#[cfg(feature = "kubernetes")]
-mod kubernetes;
 #[cfg(feature = "azure")]
 mod azure;
+#[cfg(feature = "gcp")]
+mod gcp;
+#[cfg(feature = "kubernetes")]
+mod kubernetes;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -69,7 +71,6 @@ pub struct Order {
 /// How long a machine lives at most on a cloud that ends machines by itself, where the user set no limit: no workflow run of GitHub takes [longer][limits].
 ///
 /// [limits]: https://docs.github.com/en/actions/reference/limits
-#[allow(dead_code, reason = "EC2 has no such limit")]
 pub const LONGEST_LIFE: Duration = Duration::from_hours(35 * 24);
 
 /// An instance that exists.
@@ -129,6 +130,9 @@ pub async fn open(kind: CloudKind, options: &CloudOptions) -> Result<Box<dyn Clo
         CloudKind::Kubernetes => Ok(Box::new(Box::pin(kubernetes::Kubernetes::open(options)).await?)),
         #[cfg(feature = "azure")]
         CloudKind::Azure => Ok(Box::new(azure::Azure::open()?)),
+        #[cfg(feature = "gcp")]
+        CloudKind::Gcp => Ok(Box::new(Box::pin(gcp::Gcp::open(options)).await?)),
+        #[allow(unreachable_patterns, reason = "a build with all clouds knows all of them")]
         _ => {
             let _ = options;
             Err(unsupported().hint(format!("it knows: {}", known().join(", "))).into())
@@ -141,6 +145,7 @@ fn known() -> Vec<&'static str> {
     let all = [
         ("aws", cfg!(feature = "aws")),
         ("azure", cfg!(feature = "azure")),
+        ("gcp", cfg!(feature = "gcp")),
         ("kubernetes", cfg!(feature = "kubernetes")),
     ];
     all.iter().filter(|(_, known)| *known).map(|(name, _)| *name).collect()

@@ -149,7 +149,8 @@ fn removal(cloud: CloudKind, instance: &Instance) -> String {
         CloudKind::Aws => format!("aws ec2 terminate-instances --region {region} --instance-ids {id}"),
         CloudKind::Azure => format!("az group delete --yes --name {id}"),
         CloudKind::Gcp => format!(
-            "gcloud compute instances delete {id} --zone {}",
+            "gcloud compute instances delete {} --zone {}",
+            id.rsplit('/').next().unwrap_or(id),
             instance.zone.as_deref().unwrap_or(region)
         ),
         CloudKind::Kubernetes => format!("kubectl delete job {id} --namespace {region}"),

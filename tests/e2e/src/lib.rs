@@ -182,7 +182,8 @@ impl Scene {
     /// Starts a launcher on the world's cloud with [`LAUNCH`] and more options.
     pub fn start(&self, more: &[&str]) -> Child {
         let cloud = format!("--cloud={}", self.world.cloud.kind().name());
-        let args = ["runner", &cloud].into_iter().chain(LAUNCH.iter().chain(more).copied());
+        let own = self.world.cloud.kind().options().iter();
+        let args = ["runner", &cloud].into_iter().chain(own.chain(LAUNCH).chain(more).copied());
         self.command(&args.collect::<Vec<_>>())
     }
 

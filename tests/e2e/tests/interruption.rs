@@ -121,6 +121,8 @@ fn notice(scene: &Scene) -> &'static str {
     match scene.world.cloud.kind() {
         cloud::Kind::Aws => "spot instance-action terminate",
         cloud::Kind::Azure => "scheduled event Preempt",
+        cloud::Kind::Gcp => "preempted",
+        cloud::Kind::Kubernetes => "pod eviction SIGTERM",
     }
 }
 

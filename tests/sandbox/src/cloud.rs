@@ -10,6 +10,7 @@ use crate::ec2::Ec2;
 use crate::events::Events;
 use crate::faults::Faults;
 use crate::fleet::Fleet;
+use crate::gce::{self, Gce};
 use crate::kubernetes::Cluster;
 
 /// Which cloud.
@@ -22,11 +23,13 @@ pub enum Kind {
     Kubernetes,
     /// Microsoft Azure.
     Azure,
+    /// Google Compute Engine.
+    Gcp,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Aws, Self::Azure, Self::Kubernetes];
+    pub const ALL: [Self; 4] = [Self::Aws, Self::Azure, Self::Gcp, Self::Kubernetes];
 
     /// What `--cloud` calls it.
     pub const fn name(self) -> &'static str {
@@ -34,6 +37,7 @@ impl Kind {
             Self::Aws => "aws",
             Self::Kubernetes => "kubernetes",
             Self::Azure => "azure",
+            Self::Gcp => "gcp",
         }
     }
 
@@ -41,6 +45,7 @@ impl Kind {
     pub const fn title(self) -> &'static str {
         match self {
             Self::Aws => "EC2",
+            Self::Gcp => "Google Cloud",
             Self::Azure => "Azure",
             Self::Kubernetes => "Kubernetes",
         }
@@ -49,7 +54,7 @@ impl Kind {
     /// The options of a machine that the cloud may take back; of Kubernetes any pod.
     pub const fn spot(self) -> &'static [&'static str] {
         match self {
-            Self::Aws | Self::Azure => &["--cloud-spot"],
+            Self::Aws | Self::Azure | Self::Gcp => &["--cloud-spot"],
             Self::Kubernetes => &[],
         }
     }
@@ -59,7 +64,17 @@ impl Kind {
         match self {
             Self::Aws => "CML_SANDBOX_RECORD_EC2",
             Self::Azure => "CML_SANDBOX_RECORD_AZURE",
+            Self::Gcp => "CML_SANDBOX_RECORD_GCP",
             Self::Kubernetes => "CML_SANDBOX_RECORD_KUBERNETES",
+        }
+    }
+
+    /// What a launch needs so that its machine goes away by itself, without a trace.
+    pub const fn options(self) -> &'static [&'static str] {
+        match self {
+            Self::Aws | Self::Azure | Self::Kubernetes => &[],
+            // One that has no account may only power off, which leaves its disk.
+            Self::Gcp => &[gce::OPTION],
         }
     }
 
@@ -69,6 +84,7 @@ impl Kind {
             Self::Aws => "RunInstances",
             Self::Kubernetes => "create jobs",
             Self::Azure => "PUT machine",
+            Self::Gcp => "instances.insert",
         }
     }
 }
@@ -82,6 +98,8 @@ pub enum Cloud {
     Kubernetes(Cluster),
     /// Microsoft Azure.
     Azure(Azure),
+    /// Google Compute Engine.
+    Gcp(Gce),
 }
 
 /// Asks the cloud, whichever it is.
@@ -91,6 +109,7 @@ macro_rules! ask {
             Cloud::Aws($server) => $question,
             Cloud::Kubernetes($server) => $question,
             Cloud::Azure($server) => $question,
+            Cloud::Gcp($server) => $question,
         }
     };
 }
@@ -102,6 +121,7 @@ impl Cloud {
             Kind::Aws => Ec2::start(events, fleet, record).await.map(Self::Aws),
             Kind::Kubernetes => Cluster::start(events, fleet, record).await.map(Self::Kubernetes),
             Kind::Azure => Azure::start(events, fleet, record).await.map(Self::Azure),
+            Kind::Gcp => Gce::start(events, fleet, record).await.map(Self::Gcp),
         }
     }
 
@@ -111,6 +131,7 @@ impl Cloud {
             Self::Aws(_) => Kind::Aws,
             Self::Kubernetes(_) => Kind::Kubernetes,
             Self::Azure(_) => Kind::Azure,
+            Self::Gcp(_) => Kind::Gcp,
         }
     }
 

@@ -119,8 +119,9 @@ async fn whole_life(forge: Kind, cloud: cloud::Kind) -> Result<bool> {
     let startup = format!("#!/bin/sh\necho installing what the job needs\ntouch '{}'\n", prepared.display());
     let startup = STANDARD.encode(startup);
     let launch = format!(
-        "cml runner --cloud={} --cloud-gpu=t4 --labels=gpu --idle-timeout=2s --provisioning-timeout=60s --cloud-startup-script={startup}",
-        cloud.name()
+        "cml runner --cloud={} {} --cloud-gpu=t4 --labels=gpu --idle-timeout=2s --provisioning-timeout=60s --cloud-startup-script={startup}",
+        cloud.name(),
+        cloud.options().join(" ")
     );
     scene.start(&launch, &format!("test -e '{}' && sleep 1 && echo trained", prepared.display()));
     scene
@@ -160,8 +161,9 @@ async fn lost_machine(forge: Kind, cloud: cloud::Kind) -> Result<bool> {
     let timeline = follow(&scene.world, Place::Stdout);
     let gate = scene.world.dir().join("second-machine");
     let launch = format!(
-        "cml runner --cloud={} {} --labels=gpu --idle-timeout=2s --provisioning-timeout=60s",
+        "cml runner --cloud={} {} {} --labels=gpu --idle-timeout=2s --provisioning-timeout=60s",
         cloud.name(),
+        cloud.options().join(" "),
         cloud.spot().join(" ")
     );
     let script = format!(

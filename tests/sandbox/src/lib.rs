@@ -10,6 +10,7 @@ pub mod faults;
 pub mod fleet;
 pub mod forge;
 pub mod form;
+pub mod gce;
 pub mod github;
 pub mod gitlab;
 pub mod imds;

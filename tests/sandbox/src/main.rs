@@ -34,7 +34,7 @@ enum Command {
         #[arg(long, value_name = "FORGE", default_value = "github", value_parser = forge)]
         forge: Kind,
 
-        /// The world's cloud: aws or kubernetes
+        /// The world's cloud: aws, azure, gcp or kubernetes
         #[arg(long, value_name = "CLOUD", default_value = "aws", value_parser = cloud)]
         cloud: cloud::Kind,
     },
@@ -47,7 +47,7 @@ struct Rehearsal {
     #[arg(long, value_name = "FORGE", default_value = "github", value_parser = forge)]
     forge: Kind,
 
-    /// The world's cloud: aws or kubernetes
+    /// The world's cloud: aws, azure, gcp or kubernetes
     #[arg(long, value_name = "CLOUD", default_value = "aws", value_parser = cloud)]
     cloud: cloud::Kind,
 

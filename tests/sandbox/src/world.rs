@@ -18,6 +18,7 @@ use crate::ec2::Ec2;
 use crate::events::{Events, Source};
 use crate::fleet::{self, Fleet};
 use crate::forge::{self, Forge};
+use crate::gce::Gce;
 use crate::github::GitHub;
 use crate::gitlab::GitLab;
 use crate::instance::{self, Isolation};
@@ -200,6 +201,17 @@ impl World {
             panic!("this world has no Azure but {}", self.cloud.kind().title());
         };
         azure
+    }
+
+    /// Its cloud, in a world whose cloud is Google's: for what only that has.
+    ///
+    /// # Panics
+    /// In a world with another cloud.
+    pub fn gce(&self) -> &Gce {
+        let Cloud::Gcp(gce) = &self.cloud else {
+            panic!("this world has no Compute Engine but a {:?}", self.cloud.kind());
+        };
+        gce
     }
 
     /// How instances are kept apart from this machine.

@@ -1,8 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
 mod aws;
-mod kubernetes;
 mod azure;
+mod gcp;
+mod kubernetes;
 
 use clap::ValueEnum as _;
 use common::forge::Platform;
