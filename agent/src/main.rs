@@ -93,7 +93,7 @@ async fn live(spec: RunnerSpec, dir: StateDir) -> Result<u8> {
     if let Err(error) = &lived {
         report(error);
         console.phase("agent", common::phase::State::Fail, &format!("{error:#}"));
-        host.terminate().await?;
+        host.terminate(&host::Will::default()).await?;
         return Ok(1);
     }
     lived

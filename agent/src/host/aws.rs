@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 
 use super::attention::Attention;
 use super::silence::Silence;
-use super::{Host, Interruption, guard, power_off};
+use super::{Host, Interruption, Will, guard, power_off};
 
 /// Where the metadata service is, unless `AWS_EC2_METADATA_SERVICE_ENDPOINT` names another address (as for every AWS SDK).
 const ENDPOINT: &str = "http://169.254.169.254";
@@ -228,7 +228,7 @@ impl Host for Aws {
         guard::keep_from(ADDRESS, ADDRESS_V6).await
     }
 
-    async fn terminate(&self) -> Result<()> {
+    async fn terminate(&self, _: &Will) -> Result<()> {
         power_off().await
     }
 }

@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, OnceCell};
 use tokio::time::{Instant, sleep};
 
 use super::attention::Attention;
-use super::{Host, Interruption, guard, power_off};
+use super::{Host, Interruption, Will, guard, power_off};
 use crate::console::Console;
 use compute::Compute;
 use events::{Event, Events};
@@ -272,7 +272,9 @@ impl Host for Azure {
         guard::keep_web_from(ADDRESS, None).await
     }
 
-    async fn terminate(&self) -> Result<()> {
+    async fn terminate(&self, will: &Will) -> Result<()> {
+        // The console goes with the machine.
+        sleep(will.linger).await;
         let deleted = self.delete_self().await;
         self.acknowledge().await;
         let Err(error) = deleted else {

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use async_trait::async_trait;
 
-use super::{Host, Interruption};
+use super::{Host, Interruption, Will};
 
 /// A user's own host.
 pub struct Bare;
@@ -23,7 +23,7 @@ impl Host for Bare {
         Ok(())
     }
 
-    async fn terminate(&self) -> Result<()> {
+    async fn terminate(&self, _: &Will) -> Result<()> {
         tracing::info!("this is your own host: it stays up");
         Ok(())
     }

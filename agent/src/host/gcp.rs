@@ -11,7 +11,7 @@ use reqwest::{Client, StatusCode};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::silence::Silence;
-use super::{Host, Interruption, guard, power_off};
+use super::{Host, Interruption, Will, guard, power_off};
 
 /// Where the metadata service is, unless `GCE_METADATA_HOST` names another host (as for every client of Google's). Not by name: that would
 /// take a name server.
@@ -191,8 +191,14 @@ impl Host for Gcp {
         guard::keep_web_from(HOST, Some(HOST_V6)).await
     }
 
-    /// Deletes itself where its service account may, and powers off in any case: a machine that only stops has a disk left.
-    async fn terminate(&self) -> Result<()> {
+    /// Deletes itself where its service account may, and powers off in any case: a machine that only stops has a disk left. The console goes with a
+    /// machine that is deleted, and stays with one that is stopped.
+    async fn terminate(&self, will: &Will) -> Result<()> {
+        if will.pending.is_some() {
+            tracing::warn!("this machine only stops: the job that is to run again stands on its console, where `cml runner reap` finds it");
+            return power_off().await;
+        }
+        sleep(will.linger).await;
         match self.delete_itself().await.context("deleting this instance") {
             Ok(()) => {}
             Err(error) => tracing::warn!("{error:#}: it only powers off; `cml runner reap` removes the stopped machine and its disk"),

@@ -6,7 +6,7 @@ use anyhow::Result;
 use async_trait::async_trait;
 use nix::libc::SIGTERM;
 
-use super::{Host, Interruption};
+use super::{Host, Interruption, Will};
 
 /// How many seconds lie between SIGTERM and SIGKILL, at most: the launcher tells what it asked the cluster for.
 const GRACE: &str = "CML_GRACE_SECONDS";
@@ -48,7 +48,7 @@ impl Host for Kubernetes {
         Ok(())
     }
 
-    async fn terminate(&self) -> Result<()> {
+    async fn terminate(&self, _: &Will) -> Result<()> {
         tracing::info!("the pod ends with its agent");
         Ok(())
     }

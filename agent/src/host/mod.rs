@@ -35,8 +35,17 @@ pub trait Host: Send + Sync {
     /// It cannot be kept: then jobs can read what is in the user data.
     async fn guard_metadata(&self) -> Result<()>;
 
-    /// Makes the machine go away. On a user's own host: does nothing and says so.
-    async fn terminate(&self) -> Result<()>;
+    /// Makes the machine go away, and keeps of it what its will says. On a user's own host: does nothing and says so.
+    async fn terminate(&self, will: &Will) -> Result<()>;
+}
+
+/// What must outlive the machine, for its launcher and for whoever cleans up. A cloud that keeps the console of a machine that is gone keeps both anyway.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Will {
+    /// How long the console must stay readable: the launcher may not have seen yet whether the runner was online, or why it was not.
+    pub linger: Duration,
+    /// The job that could not be run again: a [`common::forge::Pending`] as JSON.
+    pub pending: Option<String>,
 }
 
 /// A notice.

@@ -16,7 +16,7 @@ use common::timeout::Timeout;
 
 use crate::host::Interruption;
 use crate::runner::Exit;
-pub use limits::{deadline, grace, rerun_budget, save_budget, script_budget};
+pub use limits::{deadline, grace, rerun_budget, save_budget, script_budget, seen};
 pub use reason::StopReason;
 pub use transition::transition;
 

@@ -16,7 +16,7 @@ use common::secret::Secret;
 use common::spec::{RetryPolicy, RunnerSpec};
 
 use super::Agent;
-use crate::host::Host;
+use crate::host::{Host, Will};
 use crate::interrupt;
 use crate::lifecycle::{self, Event, Step};
 use crate::provision;
@@ -88,8 +88,8 @@ fn result(outcome: Result<()>) -> Finished {
 }
 
 /// Makes the machine go away.
-pub fn terminate(host: Arc<dyn Host>) -> Effect {
-    Box::pin(async move { result(host.terminate().await) })
+pub fn terminate(host: Arc<dyn Host>, will: Will) -> Effect {
+    Box::pin(async move { result(host.terminate(&will).await) })
 }
 
 /// Starts the runner; after an end that asks for it, once it has settled.
@@ -272,7 +272,7 @@ impl Agent {
         })
     }
 
-    pub(super) fn rerun(&self) -> Option<Effect> {
+    pub(super) fn rerun(&mut self) -> Option<Effect> {
         let begun = self.remains.job.as_ref()?;
         let job = match begun.ids.clone() {
             Some(ids) => Interrupted::Known(ids),
@@ -295,8 +295,9 @@ impl Agent {
         };
         let (forge, console) = (Arc::clone(&self.forge), self.console.clone());
         let pending = pending(&request);
+        // From now on somebody else can finish it, if this machine leaves its word.
+        self.pending = (!pending.is_empty()).then(|| pending.clone());
         Some(Box::pin(async move {
-            // From now on somebody else can finish it.
             console.phase(phase::RERUN, Phase::Begin, &pending);
             match forge.rerun(&request).await {
                 Ok(outcome) => {

@@ -7,7 +7,7 @@ mod signals;
 
 use std::process::ExitStatus;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use common::forge::{self, Forge};
@@ -16,8 +16,8 @@ use common::spec::{Credential, RunnerSpec};
 use tokio::time::sleep_until;
 
 use crate::console::Console;
-use crate::host::{self, Host};
-use crate::lifecycle::{self, Action, Event, Limits, State};
+use crate::host::{self, Host, Will};
+use crate::lifecycle::{self, Action, Event, Limits, State, StopReason};
 use crate::runner::{self, Containers, Exit, Hook, Line, Ready, Runner};
 use crate::state::{Begun, Remains, StateDir};
 use crate::supervise::{Child, Output};
@@ -51,6 +51,10 @@ pub struct Agent {
     child: Option<Child>,
     /// How it ended.
     ended: Option<ExitStatus>,
+    /// When the runner was online for the first time.
+    online_at: Option<Instant>,
+    /// The job that is to run again, until the forge has been asked to.
+    pending: Option<String>,
 }
 
 /// What woke the loop.
@@ -90,7 +94,6 @@ impl Agent {
         };
         Ok(Self {
             console,
-            limits,
             forge,
             runner: runner.into(),
             containers,
@@ -105,6 +108,9 @@ impl Agent {
             ready: None,
             child: None,
             ended: None,
+            online_at: None,
+            pending: None,
+            limits,
             spec: Arc::new(spec),
         })
     }
@@ -140,7 +146,7 @@ impl Agent {
             self.wake(woken);
         }
         let reason = self.state.stop.as_ref();
-        Ok(reason.map_or(0, lifecycle::StopReason::exit_code))
+        Ok(reason.map_or(0, StopReason::exit_code))
     }
 
     /// What a signal means here.
@@ -201,6 +207,9 @@ impl Agent {
             self.read_line(&line);
         }
         self.read_hooks();
+        if self.state.step == lifecycle::Step::Rerunning && finished.event == Event::Succeeded {
+            self.pending = None;
+        }
         self.handle(finished.event);
     }
 
@@ -272,9 +281,22 @@ impl Agent {
                 if self.spec.cloud.is_none() {
                     self.dir.clear();
                 }
-                Some(effect::terminate(Arc::clone(&self.host)))
+                Some(effect::terminate(Arc::clone(&self.host), self.will()))
             }
         };
+    }
+
+    /// What must outlive the machine. One that is taken away has no time for whoever looks.
+    fn will(&self) -> Will {
+        let seen = lifecycle::seen(&self.limits);
+        let linger = match &self.state.stop {
+            Some(StopReason::Interrupted(..) | StopReason::Crashed) => Duration::ZERO,
+            _ => self.online_at.map_or(seen, |at| seen.saturating_sub(at.elapsed())),
+        };
+        Will {
+            linger,
+            pending: self.pending.clone(),
+        }
     }
 
     /// The runner's end, if it must settle before it is started again.

@@ -34,7 +34,7 @@ impl Agent {
     }
 
     /// Tells what changed; `ended` is how a job ended, if one did.
-    pub(super) fn report(&self, before: &State, ended: Option<bool>) {
+    pub(super) fn report(&mut self, before: &State, ended: Option<bool>) {
         if before.job.is_none() && self.state.job.is_some() {
             let ids = self.state.job.as_ref().and_then(|job| job.ids.as_ref());
             status::emit(&Status::JobStarted(ids), &self.spec.repo);
@@ -73,7 +73,8 @@ impl Agent {
         }
     }
 
-    fn report_online(&self) {
+    fn report_online(&mut self) {
+        self.online_at = Some(std::time::Instant::now());
         if let Err(error) = self.dir.mark_online() {
             // Then the boot deadline ends this machine, which is bad, but not silent.
             tracing::error!("{error:#}");

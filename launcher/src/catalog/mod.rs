@@ -32,13 +32,13 @@ trait Grammar: Sync {
     fn place(&self, name: &str) -> Option<Place>;
 }
 
-/// The grammar of a cloud; none of one that is not supported yet.
-fn grammar(cloud: CloudKind) -> Option<&'static dyn Grammar> {
+/// The grammar of a cloud.
+fn grammar(cloud: CloudKind) -> &'static dyn Grammar {
     match cloud {
-        CloudKind::Aws => Some(&aws::Names),
-        CloudKind::Azure => Some(&azure::Names),
-        CloudKind::Gcp => Some(&gcp::Names),
-        CloudKind::Kubernetes => Some(&kubernetes::Names),
+        CloudKind::Aws => &aws::Names,
+        CloudKind::Azure => &azure::Names,
+        CloudKind::Gcp => &gcp::Names,
+        CloudKind::Kubernetes => &kubernetes::Names,
     }
 }
 
@@ -184,8 +184,7 @@ struct Names {
 
 impl Names {
     fn of(cloud: CloudKind) -> Result<Self> {
-        let grammar = grammar(cloud)
-            .ok_or_else(|| Failure::new(Class::Usage, format!("`--cloud={cloud}` is not supported yet")).hint("supported: aws"))?;
+        let grammar = grammar(cloud);
         let entry = toml::from_str(grammar.data()).with_context(|| format!("reading the names of {cloud}"))?;
         Ok(Self { cloud, grammar, entry })
     }

@@ -62,23 +62,42 @@ impl Launch<'_> {
             if Instant::now() >= next_health {
                 next_health = Instant::now() + pace.health;
                 if let Some(state) = self.death(instance, &mut health).await {
-                    return self.was_online(instance, &state).await;
+                    return self.judge(instance, &state).await;
                 }
-                self.show_progress(instance, made).await;
+                match self.progress(instance, made).await {
+                    Progress::Online => {
+                        tracing::info!("the runner was online, says its machine's console");
+                        return Ok(());
+                    }
+                    Progress::Failed => {
+                        let message = format!("the instance {} gave up before its runner was online", instance.id);
+                        return Err(Failure::new(Class::NotOnline, message).into());
+                    }
+                    Progress::Going(stage) => {
+                        let (name, waited) = (&self.request.name, self.start.elapsed().as_secs());
+                        tracing::info!("waiting for {name} for {waited} s: {stage}");
+                    }
+                }
             }
             sleep(pause).await;
             pause = (pause * 5 / 4).min(pace.longest);
         }
     }
 
-    /// Says how far the machine has come, as far as its console tells.
-    async fn show_progress(&self, instance: &Instance, made: &Made) {
+    /// How far the machine has come, as far as its console tells. On some clouds the console goes with the machine: a short life is only seen here.
+    async fn progress(&self, instance: &Instance, made: &Made) -> Progress {
         let console = timeout(CONSOLE, self.cloud.console(&instance.id)).await;
         // A console that cannot be read, or not yet, is told of when the launch fails.
         let console = console.ok().and_then(Result::ok).unwrap_or_default();
-        let stage = Diagnosis::read(&console, &made.secrets).stage();
-        let (name, waited) = (&self.request.name, self.start.elapsed().as_secs());
-        tracing::info!("waiting for {name} for {waited} s: {stage}");
+        if was_online(&console) {
+            return Progress::Online;
+        }
+        let diagnosis = Diagnosis::read(&console, &made.secrets);
+        match &diagnosis.phase {
+            // Every machine goes after that.
+            Some(phase) if phase.state == State::Fail => Progress::Failed,
+            _ => Progress::Going(diagnosis.stage()),
+        }
     }
 
     /// The state of an instance that is no more.
@@ -104,16 +123,31 @@ impl Launch<'_> {
         }
     }
 
-    async fn was_online(&self, instance: &Instance, state: &str) -> Result<()> {
+    /// What an instance that is no more came to.
+    async fn judge(&self, instance: &Instance, state: &str) -> Result<()> {
         let console = self.cloud.console(&instance.id).await.unwrap_or_default();
-        let is_online = |name: &str, state| name == "online" && state == State::Ok;
-        if Diagnosis::phases(&console).any(|phase| is_online(&phase.name, phase.state)) {
+        if was_online(&console) {
             tracing::info!("the runner was online, and is gone already");
             return Ok(());
         }
         let message = format!("the instance {} ended before its runner was online: {state}", instance.id);
         Err(Failure::new(Class::NotOnline, message).into())
     }
+}
+
+/// Whether a console tells that the runner was online.
+fn was_online(console: &str) -> bool {
+    Diagnosis::phases(console).any(|phase| phase.name == "online" && phase.state == State::Ok)
+}
+
+/// How far a machine has come.
+enum Progress {
+    /// Its runner was online.
+    Online,
+    /// It gave up, and goes.
+    Failed,
+    /// As far as this, for people.
+    Going(String),
 }
 
 /// What the cloud said of the instance so far.

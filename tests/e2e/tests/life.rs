@@ -30,8 +30,7 @@ e2e::on_every_cloud! {
     a_job_runs_and_the_machine_goes,
     two_jobs_one_after_the_other,
     a_failing_job_is_no_reason_to_run_it_again,
-    single_takes_one_job_and_leaves_the_other
-        except Gcp "its console goes with a deleted machine: one that is sooner gone than seen is not known to have been online",
+    single_takes_one_job_and_leaves_the_other,
     single_without_retry_sends_no_token_to_the_machine,
     an_idle_timeout_that_races_with_an_assignment_loses,
 }

@@ -14,8 +14,7 @@ e2e::on_every_forge! {
 
 e2e::on_every_cloud! {
     the_startup_script_runs_first_and_its_output_is_on_the_console,
-    a_startup_script_that_fails_ends_the_machine_and_the_launch
-        except Gcp "its console goes with a deleted machine: the launch fails, but cannot say what the script said",
+    a_startup_script_that_fails_ends_the_machine_and_the_launch,
     a_runner_that_never_comes_online_is_rolled_back,
 }
 

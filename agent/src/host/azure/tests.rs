@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::Azure;
-use crate::host::Host;
+use crate::host::{Host, Will};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const COMPUTE: &str = r#"{"name":"cml-abc","resourceGroupName":"cml-abc","subscriptionId":"s","vmSize":"Standard_B2ts_v2","location":"westus2","priority":"Spot","azEnvironment":"AzurePublicCloud","tagsList":[{"name":"cml-launch-id","value":"cml-ABC"}]}"#;
@@ -145,7 +145,7 @@ async fn the_group_is_deleted_and_the_notice_acknowledged() {
     *azures.events.lock().unwrap() = (200, PREEMPT);
     let host = azures.host();
     host.next_interruption(false).await;
-    host.terminate().await.unwrap();
+    host.terminate(&Will::default()).await.unwrap();
     assert_eq!((azures.count(GROUP), azures.count(MACHINE)), (1, 0));
     let asked = azures.asked.borrow().clone();
     assert!(
@@ -169,7 +169,7 @@ async fn a_right_that_is_not_known_yet_is_waited_for() {
     let azures = Azures::start().await;
     let no = (403, "AuthorizationFailed");
     *azures.deletions.lock().unwrap() = [vec![no, (202, "")], vec![no]];
-    azures.host().terminate().await.unwrap();
+    azures.host().terminate(&Will::default()).await.unwrap();
     assert_eq!((azures.count(GROUP), azures.count(MACHINE)), (2, 1));
 }
 
@@ -177,7 +177,7 @@ async fn a_right_that_is_not_known_yet_is_waited_for() {
 async fn a_machine_that_may_not_delete_its_group_deletes_itself() {
     let azures = Azures::start().await;
     *azures.deletions.lock().unwrap() = [vec![(403, "AuthorizationFailed")], vec![(202, "")]];
-    azures.host().terminate().await.unwrap();
+    azures.host().terminate(&Will::default()).await.unwrap();
     assert_eq!((azures.count(GROUP), azures.count(MACHINE)), (1, 1));
 }
 
@@ -185,7 +185,7 @@ async fn a_machine_that_may_not_delete_its_group_deletes_itself() {
 async fn a_group_that_goes_already_is_gone_and_a_locked_one_is_not() {
     let azures = Azures::start().await;
     *azures.deletions.lock().unwrap() = [vec![(409, "ResourceGroupBeingDeleted")], vec![(500, "")]];
-    azures.host().terminate().await.unwrap();
+    azures.host().terminate(&Will::default()).await.unwrap();
     let locked = (409, "ScopeLocked");
     *azures.deletions.lock().unwrap() = [vec![locked], vec![locked]];
     let mut host = azures.host();
@@ -198,7 +198,7 @@ async fn a_group_that_goes_already_is_gone_and_a_locked_one_is_not() {
 async fn a_group_of_somebody_else_is_never_deleted() {
     let azures = Azures::start().await;
     *azures.compute.lock().unwrap() = r#"{"name":"cml-abc","resourceGroupName":"cml-abc","subscriptionId":"s","tagsList":[{"name":"cml-launch-id","value":"cml-other"},{"name":"cml-identity","value":"/subscriptions/s/i"}]}"#;
-    azures.host().terminate().await.unwrap();
+    azures.host().terminate(&Will::default()).await.unwrap();
     assert_eq!((azures.count(GROUP), azures.count(MACHINE)), (0, 1));
     let named = |asked: &Vec<String>| asked.iter().any(|line| line.contains("msi_res_id=%2Fsubscriptions%2Fs%2Fi"));
     assert!(named(&azures.asked.borrow()), "the identity that was given is named");
