@@ -11,7 +11,7 @@ use reqwest::{Client, StatusCode};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::silence::Silence;
-use super::{Host, Interruption, Will, guard, power_off};
+use super::{Host, Interruption, Will, grace, guard, power_off};
 
 /// Where the metadata service is, unless `GCE_METADATA_HOST` names another host (as for every client of Google's). Not by name: that would
 /// take a name server.
@@ -139,7 +139,7 @@ fn last(path: &str) -> &str {
 fn preempted(text: &str) -> Option<Interruption> {
     text.eq_ignore_ascii_case("true").then(|| Interruption {
         reason: "preempted".into(),
-        left: NOTICE,
+        left: grace(NOTICE),
         advice: false,
     })
 }

@@ -6,10 +6,8 @@ use anyhow::Result;
 use async_trait::async_trait;
 use nix::libc::SIGTERM;
 
-use super::{Host, Interruption, Will};
+use super::{Host, Interruption, Will, grace};
 
-/// How many seconds lie between SIGTERM and SIGKILL, at most: the launcher tells what it asked the cluster for.
-const GRACE: &str = "CML_GRACE_SECONDS";
 /// What a cluster leaves a pod that asked for nothing else. Source:
 /// <https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination>
 const USUAL_GRACE: Duration = Duration::from_secs(30);
@@ -21,14 +19,9 @@ pub struct Kubernetes;
 pub fn notice(signal: i32) -> Option<Interruption> {
     (signal == SIGTERM).then(|| Interruption {
         reason: "pod eviction SIGTERM".into(),
-        left: grace(std::env::var(GRACE).ok().as_deref()),
+        left: grace(USUAL_GRACE),
         advice: false,
     })
-}
-
-fn grace(told: Option<&str>) -> Duration {
-    told.and_then(|seconds| seconds.parse().ok())
-        .map_or(USUAL_GRACE, Duration::from_secs)
 }
 
 #[async_trait]
@@ -60,14 +53,12 @@ mod tests {
 
     use nix::libc::{SIGINT, SIGTERM};
 
-    use super::{grace, notice};
+    use super::notice;
 
     #[test]
     fn only_sigterm_is_an_eviction_and_leaves_what_was_asked_for() {
         assert_eq!(notice(SIGINT), None);
         let notice = notice(SIGTERM).map(|notice| (notice.left, notice.advice));
         assert_eq!(notice, Some((Duration::from_secs(30), false)));
-        assert_eq!(grace(Some("120")), Duration::from_mins(2));
-        assert_eq!(grace(Some("soon")), Duration::from_secs(30));
     }
 }

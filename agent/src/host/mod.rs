@@ -78,6 +78,12 @@ pub fn notice(cloud: Option<CloudKind>, signal: i32) -> Option<Interruption> {
     }
 }
 
+/// How long the machine has from a notice on that does not say it: what the launcher asked the cloud for, else what is usual there.
+fn grace(usual: Duration) -> Duration {
+    let told = std::env::var("CML_GRACE_SECONDS").ok().and_then(|seconds| seconds.parse().ok());
+    told.map_or(usual, Duration::from_secs)
+}
+
 /// The ways to power off, best first; found on the PATH, so that a container or a test has its own.
 const POWER_OFF: [(&str, &[&str]); 3] = [("systemctl", &["poweroff"]), ("poweroff", &[]), ("shutdown", &["-h", "now"])];
 

@@ -27,6 +27,9 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 /// The label of every runner of these tests, unless a test says otherwise.
 pub const LABEL: &str = "gpu";
 
+/// What a scaled machine has from its notice on, unless the notice says another time; two minutes, mostly, in production.
+pub const NOTICE: Duration = Duration::from_secs(20);
+
 /// The options of a launch on any cloud: as a user would write them, with every deadline scaled down.
 const LAUNCH: &[&str] = &["--labels=gpu", "--idle-timeout=1s", "--provisioning-timeout=40s"];
 
@@ -66,8 +69,16 @@ macro_rules! on_every_forge {
     };
 }
 
-/// One list of scenarios, a column for each cloud, with GitHub; EC2's is the first of [`on_every_forge`]. What a cloud cannot do is an ignored test that
-/// says why.
+/// One list of scenarios, a column for each forge, on EC2, and one for each other cloud, with GitHub.
+#[macro_export]
+macro_rules! everywhere {
+    ($($list:tt)*) => {
+        $crate::on_every_forge! { $($list)* }
+        $crate::on_every_cloud! { $($list)* }
+    };
+}
+
+/// One list of scenarios, a column for each cloud but EC2, with GitHub; see [`everywhere`].
 #[macro_export]
 macro_rules! on_every_cloud {
     ($($scenario:ident $(except $cloud:ident $reason:literal)*),* $(,)?) => {
@@ -166,6 +177,7 @@ impl Scene {
     pub async fn over(cloud: cloud::Kind) -> Self {
         Self::with(Options {
             cloud,
+            notice: Some(NOTICE),
             ..Options::default()
         })
         .await
@@ -181,10 +193,22 @@ impl Scene {
 
     /// Starts a launcher on the world's cloud with [`LAUNCH`] and more options.
     pub fn start(&self, more: &[&str]) -> Child {
-        let cloud = format!("--cloud={}", self.world.cloud.kind().name());
+        let cloud = self.cloud();
         let own = self.world.cloud.kind().options().iter();
         let args = ["runner", &cloud].into_iter().chain(own.chain(LAUNCH).chain(more).copied());
         self.command(&args.collect::<Vec<_>>())
+    }
+
+    /// Runs a launch of a machine that the cloud may take back.
+    pub async fn launch_spot(&self, more: &[&str]) -> Outcome {
+        self.launch(&[self.world.cloud.kind().spot(), more].concat()).await
+    }
+
+    /// A launch as a job of a workflow writes it.
+    pub fn command_line(&self, more: &[&str]) -> String {
+        let own = self.world.cloud.kind();
+        let words = [own.options(), LAUNCH, more].concat();
+        format!("cml runner {} {}", self.cloud(), words.join(" "))
     }
 
     /// Starts a launcher with exactly these arguments.
@@ -192,6 +216,11 @@ impl Scene {
         let mut command = self.world.launcher(args);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command.kill_on_drop(true).spawn().expect("the launcher starts")
+    }
+
+    /// The option that names the world's cloud.
+    pub fn cloud(&self) -> String {
+        format!("--cloud={}", self.world.cloud.kind().name())
     }
 
     /// Runs a launch to its end.
@@ -253,8 +282,9 @@ impl Scene {
             .await;
     }
 
-    /// The cloud takes the first machine back, and leaves it this long.
+    /// The cloud takes the first machine back, and leaves it this long, or the [`NOTICE`] that all of its machines have.
     pub fn take_back(&self, left: Duration) {
+        let left = if self.world.cloud.kind().tells_when() { left } else { NOTICE };
         let first = self.world.fleet.instances().remove(0);
         self.world.cloud.take_back(&first.id, left);
     }

@@ -3,13 +3,10 @@
 
 use std::time::Duration;
 
-use e2e::{Outcome, Scene, until};
+use e2e::{Outcome, Scene};
 use sandbox::cloud::Kind;
 use sandbox::faults::{Effect, Fault, Gate};
 use sandbox::fleet::State;
-
-/// What Google leaves a spot machine is two minutes; a scaled machine has this long.
-const NOTICE: Duration = Duration::from_secs(20);
 
 async fn scene() -> Scene {
     Scene::over(Kind::Gcp).await
@@ -83,30 +80,6 @@ async fn a_name_that_a_stopped_machine_has_is_no_reason_not_to_launch() {
     assert!(names[2].starts_with("trainer-"), "{names:?}");
     scene.events("instance-terminated", 1).await;
     fleet(&scene, &["reap"]).await;
-    scene.end().await;
-}
-
-#[tokio::test]
-async fn a_job_on_a_spot_machine_that_is_taken_runs_again() {
-    let scene = scene().await;
-    let gate = scene.world.dir().join("gate");
-    let run = scene.job(&until(&gate));
-    scene.launch(&["--cloud-spot"]).await.succeeded();
-    scene.working().await;
-    scene.take_back(NOTICE);
-    scene.runs_again(run, &gate).await;
-}
-
-#[tokio::test]
-async fn announced_maintenance_lets_the_job_finish() {
-    let scene = scene().await;
-    let gate = scene.world.dir().join("gate");
-    let run = scene.job(&until(&gate));
-    scene.launch(&["--idle-timeout=never"]).await.succeeded();
-    scene.working().await;
-    scene.world.gce().announce_maintenance(&scene.world.fleet.instances()[0].id);
-    std::fs::write(&gate, "").unwrap();
-    assert_eq!(scene.conclusion(run).await, "success");
     scene.end().await;
 }
 

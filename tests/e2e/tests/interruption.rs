@@ -1,49 +1,37 @@
 //! Machines that are taken away, and jobs that take too long.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::time::Duration;
-
-use e2e::{Scene, hosted, job, startup_script, until};
+use e2e::{NOTICE, Scene, hosted, job, startup_script, until};
 use sandbox::ci::RunId;
 use sandbox::cloud;
 use sandbox::instance::Isolation;
 
-/// What EC2 leaves a spot machine is two minutes; a scaled machine has this long.
-const NOTICE: Duration = Duration::from_secs(20);
-
-e2e::on_every_forge! {
+e2e::everywhere! {
     an_idle_spot_machine_leaves_before_it_is_taken,
     a_job_on_a_lost_spot_machine_runs_again,
     the_launch_job_of_the_same_run_makes_the_new_machine,
     no_retry_means_that_nothing_is_run_again,
     a_job_past_the_time_limit_is_interrupted_and_runs_again_up_to_the_attempt_cap,
-    a_rebalance_recommendation_lets_the_job_finish,
+    advice_to_leave_lets_the_job_finish
+        except Azure "it gives no advice: what it announces happens"
+        except Kubernetes "it gives no advice: what it announces happens",
     a_job_may_save_its_work_before_it_is_interrupted,
     a_script_that_saves_for_ever_does_not_keep_the_job_from_running_again,
     a_machine_ends_when_it_has_lived_long_enough,
     the_rest_of_a_run_that_does_not_end_is_cancelled_so_that_the_interrupted_job_can_run_again
         except GitLab "it runs single jobs again: nothing else need end",
     a_healthy_job_is_spared_and_the_interrupted_one_left_to_who_cleans_up
-        except GitLab "it runs single jobs again: nothing is left to do",
+        except GitLab "it runs single jobs again: nothing is left to do"
+        except Gcp "a machine that is preempted is deleted with its console: what is left to do is lost",
     a_healthy_job_goes_on_while_the_interrupted_one_runs_again
-        except GitHub "it runs nothing again before all of a run has ended",
-}
-
-e2e::on_every_cloud! {
-    an_idle_spot_machine_leaves_before_it_is_taken
-        except Kubernetes "any pod may be evicted, and none is a spot machine: kubernetes.rs has it",
-    a_job_on_a_lost_spot_machine_runs_again
-        except Kubernetes "any pod may be evicted, and none is a spot machine: kubernetes.rs has it",
-    no_retry_means_that_nothing_is_run_again
-        except Kubernetes "any pod may be evicted, and none is a spot machine: kubernetes.rs has it",
-    a_job_may_save_its_work_before_it_is_interrupted
-        except Kubernetes "any pod may be evicted, and none is a spot machine: kubernetes.rs has it",
-    a_machine_ends_when_it_has_lived_long_enough,
+        except GitHub "it runs nothing again before all of a run has ended"
+        except Azure "GitHub runs nothing again before all of a run has ended"
+        except Gcp "GitHub runs nothing again before all of a run has ended"
+        except Kubernetes "GitHub runs nothing again before all of a run has ended",
 }
 
 async fn an_idle_spot_machine_leaves_before_it_is_taken(scene: Scene) {
-    scene.launch(&["--cloud-spot", "--idle-timeout=never"]).await.succeeded();
-    assert!(scene.world.fleet.instances()[0].spot);
+    scene.launch_spot(&["--idle-timeout=never"]).await.succeeded();
     scene.take_back(NOTICE);
     scene.event("runner-removed").await;
     scene.end().await;
@@ -52,7 +40,7 @@ async fn an_idle_spot_machine_leaves_before_it_is_taken(scene: Scene) {
 async fn a_job_on_a_lost_spot_machine_runs_again(scene: Scene) {
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
-    scene.launch(&["--cloud-spot"]).await.succeeded();
+    scene.launch_spot(&[]).await.succeeded();
     scene.working().await;
     scene.take_back(NOTICE);
     scene.runs_again(run, &gate).await;
@@ -60,10 +48,7 @@ async fn a_job_on_a_lost_spot_machine_runs_again(scene: Scene) {
 
 async fn the_launch_job_of_the_same_run_makes_the_new_machine(scene: Scene) {
     let gate = scene.world.dir().join("gate");
-    let launch = hosted(
-        "launch",
-        "cml runner --cloud=aws --cloud-spot --labels=gpu --idle-timeout=1s --provisioning-timeout=40s",
-    );
+    let launch = hosted("launch", &scene.command_line(scene.world.cloud.kind().spot()));
     let mut train = job("train", &until(&gate));
     train.needs = vec!["launch".into()];
     let run = scene.run(&[launch, train]);
@@ -78,7 +63,7 @@ async fn the_launch_job_of_the_same_run_makes_the_new_machine(scene: Scene) {
 async fn no_retry_means_that_nothing_is_run_again(scene: Scene) {
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
-    scene.launch(&["--cloud-spot", "--no-retry"]).await.succeeded();
+    scene.launch_spot(&["--no-retry"]).await.succeeded();
     scene.working().await;
     scene.take_back(NOTICE);
     assert_eq!(scene.conclusion(run).await, "failure");
@@ -100,13 +85,17 @@ async fn a_job_past_the_time_limit_is_interrupted_and_runs_again_up_to_the_attem
     scene.end().await;
 }
 
-async fn a_rebalance_recommendation_lets_the_job_finish(scene: Scene) {
+async fn advice_to_leave_lets_the_job_finish(scene: Scene) {
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
-    scene.launch(&["--cloud-spot", "--idle-timeout=never"]).await.succeeded();
+    scene.launch_spot(&["--idle-timeout=never"]).await.succeeded();
     scene.working().await;
     let first = scene.world.fleet.instances().remove(0);
-    scene.world.ec2().rebalance(&first.id);
+    match scene.world.cloud.kind() {
+        cloud::Kind::Aws => scene.world.ec2().rebalance(&first.id),
+        cloud::Kind::Gcp => scene.world.gce().announce_maintenance(&first.id),
+        other => panic!("{} gives no advice", other.name()),
+    }
     std::fs::write(&gate, "").unwrap();
     assert_eq!(scene.conclusion(run).await, "success");
     scene.end().await;
@@ -130,7 +119,7 @@ async fn a_job_may_save_its_work_before_it_is_interrupted(scene: Scene) {
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
     let save = on_interrupt("echo \"saved as $(id -un) in $CML_SECONDS_LEFT s because of $CML_INTERRUPT_REASON\"; env");
-    scene.launch(&["--cloud-spot", &save]).await.succeeded();
+    scene.launch_spot(&[&save]).await.succeeded();
     scene.working().await;
     scene.take_back(NOTICE);
     let saved = scene
@@ -155,7 +144,7 @@ async fn a_script_that_saves_for_ever_does_not_keep_the_job_from_running_again(s
     let gate = scene.world.dir().join("gate");
     let run = scene.job(&until(&gate));
     let save = on_interrupt("trap '' TERM INT; setsid sleep 1000 & sleep 1000");
-    scene.launch(&["--cloud-spot", &save]).await.succeeded();
+    scene.launch_spot(&[&save]).await.succeeded();
     scene.working().await;
     scene.take_back(NOTICE / 2);
     scene.runs_again(run, &gate).await;
@@ -175,7 +164,7 @@ async fn with_a_healthy_sibling(scene: &Scene, policy: &str) -> RunId {
     let gate = scene.world.dir().join("gate");
     let healthy = format!("while [ ! -e '{}' ]; do sleep 0.05; done", gate.display());
     let run = scene.run(&[job("train", &until(&gate)), hosted("healthy", &healthy)]);
-    scene.launch(&["--cloud-spot", policy]).await.succeeded();
+    scene.launch_spot(&[policy]).await.succeeded();
     scene.working().await;
     scene.take_back(NOTICE / 2);
     run
@@ -199,7 +188,7 @@ async fn a_healthy_job_is_spared_and_the_interrupted_one_left_to_who_cleans_up(s
     assert_eq!(conclusion_of(&scene, run, "healthy"), None, "it still works");
     std::fs::write(scene.world.dir().join("gate"), "").unwrap();
     assert_eq!(scene.conclusion(run).await, "failure");
-    let reaped = Scene::finish(scene.command(&["runner", "reap", "--cloud=aws"])).await;
+    let reaped = Scene::finish(scene.command(&["runner", "reap", &scene.cloud()])).await;
     assert!(reaped.stdout.contains("runs again"), "{reaped:#?}");
     scene.launch(&[]).await.succeeded();
     assert_eq!(scene.conclusion(run).await, "success");

@@ -3,13 +3,11 @@
 
 use std::time::Duration;
 
-use e2e::{Scene, is_isolated, startup_script, until};
+use e2e::{Scene, is_isolated, until};
 use sandbox::cloud::Kind;
 use sandbox::faults::{Effect, Fault, Gate};
 use sandbox::kubernetes::Obstacle;
 
-/// A node that is taken away may leave its pods less than they asked for.
-const NOTICE: Duration = Duration::from_secs(20);
 /// Every call that makes something, in order.
 const CALLS: [&str; 3] = ["create jobs", "create secrets", "patch jobs"];
 
@@ -53,54 +51,6 @@ async fn the_agent_is_the_first_process_and_its_secret_is_none_of_the_jobs() {
     );
     scene.launch(&[]).await.succeeded();
     assert_eq!(scene.conclusion(run).await, "success", "{}", scene.timeline());
-    scene.end().await;
-}
-
-#[tokio::test]
-async fn a_job_of_a_pod_that_is_evicted_runs_again() {
-    let scene = cluster().await;
-    let gate = scene.world.dir().join("gate");
-    let run = scene.job(&until(&gate));
-    scene.launch(&[]).await.succeeded();
-    scene.working().await;
-    scene.take_back(NOTICE);
-    scene.runs_again(run, &gate).await;
-}
-
-#[tokio::test]
-async fn a_job_may_save_its_work_before_its_pod_is_gone() {
-    let scene = cluster().await;
-    let gate = scene.world.dir().join("gate");
-    let run = scene.job(&until(&gate));
-    let save = startup_script("echo \"saved because of $CML_INTERRUPT_REASON\"").replace("--cloud-startup-script", "--on-interrupt");
-    scene.launch(&[&save]).await.succeeded();
-    scene.working().await;
-    scene.take_back(NOTICE);
-    let saved = "on interrupt: saved because of pod eviction SIGTERM";
-    scene.event_where("the script's output", |event| event.detail.contains(saved)).await;
-    scene.runs_again(run, &gate).await;
-}
-
-#[tokio::test]
-async fn no_retry_means_that_nothing_is_run_again_in_a_cluster_either() {
-    let scene = cluster().await;
-    let gate = scene.world.dir().join("gate");
-    let run = scene.job(&until(&gate));
-    scene.launch(&["--no-retry"]).await.succeeded();
-    scene.working().await;
-    scene.take_back(NOTICE);
-    assert_eq!(scene.conclusion(run).await, "failure");
-    scene.all_gone().await;
-    assert_eq!(scene.world.forge.run(run).unwrap().attempt, 1);
-    scene.end().await;
-}
-
-#[tokio::test]
-async fn an_idle_pod_leaves_before_it_is_killed() {
-    let scene = cluster().await;
-    scene.launch(&["--idle-timeout=never"]).await.succeeded();
-    scene.take_back(NOTICE);
-    scene.event("runner-removed").await;
     scene.end().await;
 }
 

@@ -4,7 +4,7 @@
 use e2e::{LABEL, Scene, until};
 use sandbox::forge::Kind;
 
-e2e::on_every_forge! {
+e2e::everywhere! {
     reuse_takes_an_online_runner_with_the_labels,
     reuse_idle_does_not_take_a_busy_runner
         except Bitbucket "`--reuse-idle` is refused: its API is not said to tell who is busy",
@@ -15,13 +15,6 @@ e2e::on_every_forge! {
     a_name_in_use_is_found_before_any_cost,
     a_token_that_is_refused_costs_nothing,
     a_forge_that_stumbles_is_asked_again,
-    a_dry_run_changes_nothing_and_shows_no_secret,
-    the_result_is_one_json_object,
-}
-
-e2e::on_every_cloud! {
-    reuse_takes_an_online_runner_with_the_labels,
-    a_token_that_is_refused_costs_nothing,
     a_dry_run_changes_nothing_and_shows_no_secret
         except Azure "it shows requests to Resource Manager: azure.rs has it"
         except Gcp "it shows an insert: gcp.rs has it"

@@ -6,7 +6,7 @@ use sandbox::ci::Request;
 use sandbox::forge::Kind;
 use sandbox::instance::Isolation;
 
-e2e::on_every_forge! {
+e2e::everywhere! {
     a_job_runs_and_the_machine_goes,
     two_jobs_one_after_the_other,
     a_failing_job_is_no_reason_to_run_it_again,
@@ -24,15 +24,6 @@ e2e::on_every_forge! {
         except GitLab "it tells a runner that it was removed"
         except Bitbucket "it is shown with its own sandbox, in bitbucket.rs",
     the_agent_asks_the_forge_a_few_times_in_its_life,
-}
-
-e2e::on_every_cloud! {
-    a_job_runs_and_the_machine_goes,
-    two_jobs_one_after_the_other,
-    a_failing_job_is_no_reason_to_run_it_again,
-    single_takes_one_job_and_leaves_the_other,
-    single_without_retry_sends_no_token_to_the_machine,
-    an_idle_timeout_that_races_with_an_assignment_loses,
 }
 
 /// The first request of a removal that must not lose a job.
@@ -109,8 +100,9 @@ async fn a_hostile_job_name_decides_nothing(scene: Scene) {
 async fn the_launch_job_of_the_same_run_sees_the_outputs(scene: Scene) {
     let launch = hosted(
         "launch",
-        "cml runner --cloud=aws --labels=gpu --idle-timeout=1s --provisioning-timeout=40s
-         grep -q '^instance-id=i-' \"$GITHUB_OUTPUT\" && grep -q '^labels=gpu$' \"$GITHUB_OUTPUT\" && grep -q 'i-' \"$GITHUB_STEP_SUMMARY\"",
+        &(scene.command_line(&[])
+            + "\nid=$(sed -n 's/^instance-id=//p' \"$GITHUB_OUTPUT\")
+               test -n \"$id\" && grep -q '^labels=gpu$' \"$GITHUB_OUTPUT\" && grep -qF \"$id\" \"$GITHUB_STEP_SUMMARY\""),
     );
     let mut train = job("train", "true");
     train.needs = vec!["launch".into()];

@@ -5,17 +5,11 @@ use e2e::{Scene, startup_script};
 use sandbox::forge::Kind;
 use sandbox::world::Options;
 
-e2e::on_every_forge! {
+e2e::everywhere! {
     the_startup_script_runs_first_and_its_output_is_on_the_console,
     a_startup_script_that_fails_ends_the_machine_and_the_launch,
     a_runner_that_never_comes_online_is_rolled_back,
     a_runner_archive_with_another_checksum_is_not_started,
-}
-
-e2e::on_every_cloud! {
-    the_startup_script_runs_first_and_its_output_is_on_the_console,
-    a_startup_script_that_fails_ends_the_machine_and_the_launch,
-    a_runner_that_never_comes_online_is_rolled_back,
 }
 
 async fn the_startup_script_runs_first_and_its_output_is_on_the_console(scene: Scene) {

@@ -8,24 +8,21 @@ use sandbox::faults::{Effect, Fault, Faults, Gate};
 use sandbox::interrupt;
 use tokio::process::Child;
 
-e2e::on_every_forge! {
-    the_machine_of_a_launcher_that_was_killed_removes_itself,
+e2e::everywhere! {
+    the_machine_of_a_launcher_that_was_killed_removes_itself
+        except Azure "before it has its right it can only power off; tests/azure.rs kills the launcher at every call, and cleans up"
+        except Gcp "its own timer can only power it off; tests/gcp.rs kills the launcher at every call, and reaps",
     an_idle_agent_that_is_told_to_stop_takes_its_leave,
     a_busy_agent_that_is_told_to_stop_has_its_job_run_again,
     a_job_that_was_stopped_before_it_could_tell_its_ids_is_run_again
         except GitLab "its runner tells the id with its first word of a job"
         except Bitbucket "its runner tells the ids with its first word of a step",
-    an_agent_that_is_killed_while_idle_takes_its_leave_all_the_same,
-    the_job_of_an_agent_that_is_killed_is_run_again,
+    an_agent_that_is_killed_while_idle_takes_its_leave_all_the_same
+        except Kubernetes "it is the pod's first process: nothing outlives it, and `reap` forgets its runner",
+    the_job_of_an_agent_that_is_killed_is_run_again
+        except Kubernetes "it is the pod's first process: nothing outlives it",
     a_machine_that_is_cut_off_leaves_nothing_but_its_registration,
     a_runner_on_this_host_is_stopped_by_control_c,
-}
-
-e2e::on_every_cloud! {
-    the_machine_of_a_launcher_that_was_killed_removes_itself
-        except Azure "before it has its right it can only power off; tests/azure.rs kills the launcher at every call, and cleans up"
-        except Gcp "its own timer can only power it off; tests/gcp.rs kills the launcher at every call, and reaps",
-    an_idle_agent_that_is_told_to_stop_takes_its_leave,
 }
 
 fn signal(child: &Child, signal: Signal) {

@@ -78,6 +78,11 @@ impl Kind {
         }
     }
 
+    /// Whether a notice says how long is left.
+    pub const fn tells_when(self) -> bool {
+        matches!(self, Self::Aws | Self::Azure)
+    }
+
     /// The call that makes an instance, as [`Faults`] and [`Cloud::calls`] name it.
     pub const fn creation(self) -> &'static str {
         match self {

@@ -52,6 +52,7 @@ impl Scene {
         let options = Options {
             forge: forge.into(),
             cloud,
+            notice: Some(NOTICE),
             ..Options::default()
         };
         let world = World::start(options).await?;

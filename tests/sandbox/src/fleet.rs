@@ -24,6 +24,8 @@ pub struct Options {
     pub isolation: Isolation,
     /// How often the agents of instances ask the metadata service.
     pub metadata_interval: Duration,
+    /// How long an instance has from its notice on, where the notice does not say it; else as long as in production.
+    pub notice: Option<Duration>,
     /// Whether instances have a Docker: then the Bitbucket whose runner the image there is.
     pub docker: Option<String>,
 }
@@ -216,7 +218,10 @@ impl Fleet {
     }
 
     async fn boot(&self, id: &str, boot: Preparation) -> Result<(Box<dyn Any + Send>, Machine)> {
-        let ready = boot.await?;
+        let mut ready = boot.await?;
+        if let Some(notice) = self.0.options.notice {
+            ready.env.push(("CML_GRACE_SECONDS", notice.as_secs().to_string()));
+        }
         self.with(id, |instance| instance.script.clone_from(&ready.script));
         let machine = Machine::boot(Boot {
             id: id.to_owned(),

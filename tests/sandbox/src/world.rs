@@ -39,6 +39,8 @@ pub struct Options {
     pub agent: Option<PathBuf>,
     /// How often agents ask the metadata service for a notice; else often, so that nobody waits.
     pub metadata_interval: Option<Duration>,
+    /// How long an instance has from its notice on, where the notice does not say it; else as long as in production.
+    pub notice: Option<Duration>,
     /// Whether instances have a Docker.
     pub docker: bool,
 }
@@ -116,6 +118,7 @@ impl World {
                 dir: dir.path().join("instances"),
                 isolation,
                 metadata_interval: options.metadata_interval.unwrap_or(METADATA_INTERVAL),
+                notice: options.notice,
                 docker: options.docker.then(|| forge.url()),
             },
         );

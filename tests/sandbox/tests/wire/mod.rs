@@ -69,6 +69,7 @@ impl Cloud {
             isolation: Isolation::best(),
             docker: None,
             metadata_interval: Duration::from_millis(200),
+            notice: None,
         };
         let fleet = Fleet::new(events.clone(), options);
         let ec2 = Ec2::start(events.clone(), fleet.clone(), record).await.unwrap();
