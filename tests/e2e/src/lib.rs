@@ -36,82 +36,65 @@ const LAUNCH: &[&str] = &["--labels=gpu", "--idle-timeout=1s", "--provisioning-t
 /// One list of scenarios, a column for each forge, on EC2. What a forge cannot do is an ignored test that says why.
 #[macro_export]
 macro_rules! on_every_forge {
-    ($($scenario:ident $(except $forge:ident $reason:literal)*),* $(,)?) => {
-        mod github {
-            $($crate::on_every_forge!(@github $scenario $($forge $reason)*);)*
-        }
-        mod gitlab {
-            $($crate::on_every_forge!(@gitlab $scenario $($forge $reason)*);)*
-        }
-        mod bitbucket {
-            $($crate::on_every_forge!(@bitbucket $scenario $($forge $reason)*);)*
-        }
-    };
-    (@github $scenario:ident GitHub $reason:literal $($rest:tt)*) => { $crate::on_every_forge!(@not $scenario $reason); };
-    (@gitlab $scenario:ident GitLab $reason:literal $($rest:tt)*) => { $crate::on_every_forge!(@not $scenario $reason); };
-    (@bitbucket $scenario:ident Bitbucket $reason:literal $($rest:tt)*) => { $crate::on_every_forge!(@not $scenario $reason); };
-    (@$column:ident $scenario:ident $other:ident $reason:literal $($rest:tt)*) => {
-        $crate::on_every_forge!(@$column $scenario $($rest)*);
-    };
-    (@github $scenario:ident) => { $crate::on_every_forge!(@test GitHub $scenario); };
-    (@gitlab $scenario:ident) => { $crate::on_every_forge!(@test GitLab $scenario); };
-    (@bitbucket $scenario:ident) => { $crate::on_every_forge!(@test Bitbucket $scenario); };
-    (@not $scenario:ident $reason:literal) => {
-        #[test]
-        #[ignore = $reason]
-        fn $scenario() {}
-    };
-    (@test $kind:ident $scenario:ident) => {
-        #[tokio::test]
-        async fn $scenario() {
-            super::$scenario($crate::Scene::on(sandbox::forge::Kind::$kind).await).await;
-        }
+    ($($list:tt)*) => {
+        mod github { $crate::column! { GitHub: $($list)* } }
+        mod gitlab { $crate::column! { GitLab: $($list)* } }
+        mod bitbucket { $crate::column! { Bitbucket: $($list)* } }
     };
 }
 
-/// One list of scenarios, a column for each forge, on EC2, and one for each other cloud, with GitHub.
+/// The same, and a column for each cloud but EC2, with GitHub.
 #[macro_export]
 macro_rules! everywhere {
     ($($list:tt)*) => {
         $crate::on_every_forge! { $($list)* }
-        $crate::on_every_cloud! { $($list)* }
+        mod azure { $crate::column! { Azure: $($list)* } }
+        mod gcp { $crate::column! { Gcp: $($list)* } }
+        mod kubernetes { $crate::column! { Kubernetes: $($list)* } }
     };
 }
 
-/// One list of scenarios, a column for each cloud but EC2, with GitHub; see [`everywhere`].
+/// The tests of one [`Column`].
 #[macro_export]
-macro_rules! on_every_cloud {
-    ($($scenario:ident $(except $cloud:ident $reason:literal)*),* $(,)?) => {
-        mod azure {
-            $($crate::on_every_cloud!(@azure $scenario $($cloud $reason)*);)*
-        }
-        mod gcp {
-            $($crate::on_every_cloud!(@gcp $scenario $($cloud $reason)*);)*
-        }
-        mod kubernetes {
-            $($crate::on_every_cloud!(@kubernetes $scenario $($cloud $reason)*);)*
-        }
+macro_rules! column {
+    ($column:ident: $($scenario:ident $(except $other:ident $reason:literal)*),* $(,)?) => {
+        $($crate::column!(@ $column $scenario $($other $reason)*);)*
     };
-    (@azure $scenario:ident Azure $reason:literal $($rest:tt)*) => { $crate::on_every_cloud!(@not $scenario $reason); };
-    (@gcp $scenario:ident Gcp $reason:literal $($rest:tt)*) => { $crate::on_every_cloud!(@not $scenario $reason); };
-    (@kubernetes $scenario:ident Kubernetes $reason:literal $($rest:tt)*) => { $crate::on_every_cloud!(@not $scenario $reason); };
-    (@$column:ident $scenario:ident $other:ident $reason:literal $($rest:tt)*) => {
-        $crate::on_every_cloud!(@$column $scenario $($rest)*);
-    };
-    (@azure $scenario:ident) => { $crate::on_every_cloud!(@test Azure $scenario); };
-    (@gcp $scenario:ident) => { $crate::on_every_cloud!(@test Gcp $scenario); };
-    (@kubernetes $scenario:ident) => { $crate::on_every_cloud!(@test Kubernetes $scenario); };
+    (@ GitHub $scenario:ident GitHub $reason:literal $($rest:tt)*) => { $crate::column!(@not $scenario $reason); };
+    (@ GitLab $scenario:ident GitLab $reason:literal $($rest:tt)*) => { $crate::column!(@not $scenario $reason); };
+    (@ Bitbucket $scenario:ident Bitbucket $reason:literal $($rest:tt)*) => { $crate::column!(@not $scenario $reason); };
+    (@ Azure $scenario:ident Azure $reason:literal $($rest:tt)*) => { $crate::column!(@not $scenario $reason); };
+    (@ Gcp $scenario:ident Gcp $reason:literal $($rest:tt)*) => { $crate::column!(@not $scenario $reason); };
+    (@ Kubernetes $scenario:ident Kubernetes $reason:literal $($rest:tt)*) => { $crate::column!(@not $scenario $reason); };
+    (@ $column:ident $scenario:ident $other:ident $reason:literal $($rest:tt)*) => { $crate::column!(@ $column $scenario $($rest)*); };
     (@not $scenario:ident $reason:literal) => {
         #[test]
         #[ignore = $reason]
         fn $scenario() {}
     };
-    (@test $kind:ident $scenario:ident) => {
+    (@ $column:ident $scenario:ident) => {
         #[tokio::test]
         async fn $scenario() {
-            super::$scenario($crate::Scene::over(sandbox::cloud::Kind::$kind).await).await;
+            super::$scenario($crate::Scene::of($crate::Column::$column).await).await;
         }
     };
+}
+
+/// What a scenario is played on: a forge with EC2, or a cloud with GitHub.
+#[derive(Debug, Clone, Copy)]
+pub enum Column {
+    /// GitHub, and EC2.
+    GitHub,
+    /// GitLab.
+    GitLab,
+    /// Bitbucket.
+    Bitbucket,
+    /// Azure.
+    Azure,
+    /// Google Cloud.
+    Gcp,
+    /// A Kubernetes cluster.
+    Kubernetes,
 }
 
 /// One world, and the launchers in it.
@@ -162,6 +145,18 @@ impl Scene {
     /// A world without faults.
     pub async fn new() -> Self {
         Self::with(Options::default()).await
+    }
+
+    /// A world of this column.
+    pub async fn of(column: Column) -> Self {
+        match column {
+            Column::GitHub => Self::on(Kind::GitHub).await,
+            Column::GitLab => Self::on(Kind::GitLab).await,
+            Column::Bitbucket => Self::on(Kind::Bitbucket).await,
+            Column::Azure => Self::over(cloud::Kind::Azure).await,
+            Column::Gcp => Self::over(cloud::Kind::Gcp).await,
+            Column::Kubernetes => Self::over(cloud::Kind::Kubernetes).await,
+        }
     }
 
     /// A world with this forge.
