@@ -82,8 +82,10 @@ impl Given {
     fn new(settings: &[Setting], names: &Names) -> Self {
         let mut given = BTreeMap::new();
         for setting in settings {
-            let off = names.get(&setting.id).is_some_and(|opt| opt.kind == Kind::Switch) && setting.value == "false";
-            if off {
+            // `false` of a switch, and the price that is no price, say what is so anyway.
+            let is_switch = names.get(&setting.id).is_some_and(|opt| opt.kind == Kind::Switch);
+            let is_no_price = setting.id == "cloud_spot_price" && setting.value.starts_with('-');
+            if (is_switch && setting.value == "false") || is_no_price {
                 given.remove(&setting.id);
             } else {
                 given.insert(setting.id.clone(), setting.source.clone());

@@ -9,9 +9,11 @@ use common::spec::{CloudKind, ForgeKind};
 use super::{Given, Warning};
 
 /// The clouds that support an option; one that is not here is every cloud's.
-const CLOUDS: [(&str, &[CloudKind]); 6] = [
+const CLOUDS: [(&str, &[CloudKind]); 7] = [
     // Clusters have no common name for such nodes: a label of theirs selects them.
     ("cloud_spot", &[CloudKind::Aws, CloudKind::Azure, CloudKind::Gcp]),
+    // Spot machines of Google's have a fixed price.
+    ("cloud_spot_price", &[CloudKind::Aws, CloudKind::Azure]),
     ("cloud_aws_security_group", &[CloudKind::Aws]),
     ("cloud_aws_subnet", &[CloudKind::Aws]),
     ("cloud_gcp_network", &[CloudKind::Gcp]),

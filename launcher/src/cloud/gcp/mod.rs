@@ -186,13 +186,6 @@ fn planned(order: &Order, target: &Target) -> Result<String> {
 #[async_trait]
 impl Cloud for Gcp {
     fn supports(&self, options: &CloudOptions) -> Result<()> {
-        if options.cloud_spot_price > 0.0 {
-            return Err(
-                Failure::new(Class::Usage, "`--cloud-spot-price` is not supported with `--cloud=gcp`")
-                    .hint("spot machines of Google's have a fixed price and no bids: leave it out, or give -1")
-                    .into(),
-            );
-        }
         options.cloud_permission_set.as_deref().map(service_account::read).transpose()?;
         network::interface(options.cloud_gcp_network.as_deref())?;
         names::labels(&options.cloud_metadata)?;

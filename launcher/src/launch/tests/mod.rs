@@ -203,18 +203,32 @@ async fn a_lost_answer_to_the_creation_is_swept() {
 async fn a_runner_that_never_comes_online_is_told_of_and_removed() {
     let world = World::new(&["--name=trainer", "--provisioning-timeout=20min"]);
     world.never_online();
-    world.console("[ 1.0] cml-phase name=startup-script state=fail after=12 detail=exit status 7 ghp_canary\nbye\n");
+    world.console("[ 1.0] cml-phase name=startup-script state=begin after=12 detail=ghp_canary\nbye\n");
     let began = tokio::time::Instant::now();
     let error = world.launch().await.unwrap_err();
     assert_eq!(began.elapsed().as_secs(), 20 * 60);
     let report = Report(&error).to_string();
     assert_eq!(class(&error), Class::NotOnline, "{report}");
     assert!(
-        report.contains("phase `startup-script` failed: exit status 7 ****") && report.contains("1200 s"),
+        report.contains("phase `startup-script` had begun: ****") && report.contains("1200 s"),
         "{report}"
     );
     assert!(world.is_clean());
     assert!(world.calls().len() < 250, "{} requests", world.calls().len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_that_gives_up_is_not_waited_for() {
+    let world = World::new(&["--name=trainer", "--provisioning-timeout=20min"]);
+    world.never_online();
+    world.console("[ 1.0] cml-phase name=startup-script state=fail after=12 detail=exit status 7 ghp_canary\nbye\n");
+    let began = tokio::time::Instant::now();
+    let error = world.launch().await.unwrap_err();
+    assert_eq!(began.elapsed().as_secs(), 30, "the first look at the console");
+    let report = Report(&error).to_string();
+    assert_eq!(class(&error), Class::NotOnline, "{report}");
+    assert!(report.contains("phase `startup-script` failed: exit status 7 ****"), "{report}");
+    assert!(world.is_clean());
 }
 
 #[tokio::test(start_paused = true)]

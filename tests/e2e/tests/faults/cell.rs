@@ -30,6 +30,9 @@ pub enum Fault {
     MetadataSilent,
     ForgeUnreachable,
     ForgeUnauthorized,
+    ForgeForbidden,
+    ForgeLimits,
+    ForgeSlow,
     ForgeBroken,
     PowerOffRefused,
 }
@@ -83,7 +86,7 @@ impl When {
 }
 
 impl Fault {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::AgentKilled,
         Self::AgentFrozen,
         Self::AgentKilledAndDeleted,
@@ -94,6 +97,9 @@ impl Fault {
         Self::MetadataSilent,
         Self::ForgeUnreachable,
         Self::ForgeUnauthorized,
+        Self::ForgeForbidden,
+        Self::ForgeLimits,
+        Self::ForgeSlow,
         Self::ForgeBroken,
         Self::PowerOffRefused,
     ];
@@ -110,6 +116,9 @@ impl Fault {
             Self::MetadataSilent => "metadata service hangs",
             Self::ForgeUnreachable => "forge hangs up on everybody",
             Self::ForgeUnauthorized => "forge refuses the token (401)",
+            Self::ForgeForbidden => "forge forbids everything (403)",
+            Self::ForgeLimits => "forge's rate limit is used up for an hour (429)",
+            Self::ForgeSlow => "forge takes a second for each answer",
             Self::ForgeBroken => "forge answers 500",
             Self::PowerOffRefused => "first ways to power off fail",
         }
@@ -283,6 +292,13 @@ impl Held {
                 });
             }
             Fault::ForgeUnauthorized => forge(answer(401, r#"{"message":"Bad credentials"}"#)),
+            Fault::ForgeForbidden => forge(answer(403, r#"{"message":"Resource not accessible by personal access token"}"#)),
+            Fault::ForgeLimits => forge(Effect::Answer {
+                status: 429,
+                headers: vec![("retry-after".into(), "3600".into())],
+                body: String::new(),
+            }),
+            Fault::ForgeSlow => forge(Effect::Delay(Duration::from_secs(1))),
             Fault::ForgeBroken => forge(answer(500, "")),
             Fault::PowerOffRefused => {
                 for way in ["systemctl", "poweroff"] {
