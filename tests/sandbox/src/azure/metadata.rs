@@ -30,7 +30,6 @@ struct Known {
     group: String,
     name: String,
     body: Value,
-    principal: Option<String>,
     announced: Option<(&'static str, SystemTime)>,
     silent: bool,
 }
@@ -42,15 +41,9 @@ impl Metadata {
             group: group.into(),
             name: name.into(),
             body: body.clone(),
-            principal: None,
             announced: None,
             silent: false,
         })))
-    }
-
-    /// It has an identity of its own.
-    pub fn is(&self, principal: &str) {
-        lock(&self.0).principal = Some(principal.into());
     }
 
     /// From now on it says that this happens at this time.
@@ -172,7 +165,7 @@ async fn acknowledge(State(shared): State<Shared>, body: String) -> StatusCode {
     StatusCode::OK
 }
 
-/// A token of the machine's own identity, or of the one that is named, or of the only one.
+/// A token of the machine's identity that is named, or of the only one.
 async fn token(State(shared): State<Shared>, Query(query): Query<Form>) -> (StatusCode, String) {
     /// How long it is said to live.
     const LIFE: Duration = Duration::from_hours(24);
@@ -185,7 +178,7 @@ async fn token(State(shared): State<Shared>, Query(query): Query<Form>) -> (Stat
         .collect();
     let found = match query.get("msi_res_id") {
         Some(wanted) => given.into_iter().find(|id| id.eq_ignore_ascii_case(wanted)),
-        None => known.principal.clone().or_else(|| (given.len() == 1).then(|| given[0].clone())),
+        None => (given.len() == 1).then(|| given[0].clone()),
     };
     let resource = query.get("resource").map(|resource| resource.trim_end_matches('/'));
     match found {
