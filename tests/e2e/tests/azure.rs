@@ -212,16 +212,16 @@ async fn what_an_evicted_machine_leaves_is_cleaned_up() {
 #[tokio::test]
 async fn whenever_the_launcher_is_killed_nothing_is_left() {
     let scene = scene().await;
-    // Until the machine is asked for there is only what costs nothing, for who cleans up. The second operation is the machine's own.
-    for (call, skip, reaps) in [
-        ("PUT group", 0, true),
-        ("GET permissions", 0, true),
-        ("PUT identity", 0, true),
-        ("PUT network", 0, true),
-        ("PUT role", 0, true),
-        ("PUT machine", 0, true),
-        ("GET operation", QUESTIONS, false),
-    ] {
+    let calls = [
+        "PUT group",
+        "GET permissions",
+        "PUT identity",
+        "PUT network",
+        "PUT role",
+        "PUT machine",
+    ];
+    // Until the machine is made there is only what costs nothing, for who cleans up. A machine needs nobody.
+    for (call, skip) in calls.into_iter().map(|call| (call, 0)).chain([("GET operation", QUESTIONS)]) {
         let gate = Gate::default();
         scene.world.azure().faults().add(Fault {
             request: call.into(),
@@ -233,7 +233,30 @@ async fn whenever_the_launcher_is_killed_nothing_is_left() {
         gate.reached().await;
         launcher.kill().await.unwrap();
         gate.open();
-        no_group_is_left(&scene, reaps).await;
+        match call {
+            "PUT machine" => no_group_is_left(&scene, true).await,
+            "GET operation" => no_group_is_left(&scene, false).await,
+            _ => {}
+        }
+    }
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_machine_whose_agent_never_starts_deletes_its_group_all_the_same() {
+    let scene = scene().await;
+    let wrong = format!("--agent-sha256={}", "0".repeat(64));
+    let outcome = scene.launch(&[&wrong]).await;
+    outcome.failed_with(5, &["SHA-256"]);
+    no_group_is_left(&scene, false).await;
+    for (launched, options) in [
+        (2, ["--provisioning-timeout=20s", wrong.as_str()]),
+        (3, ["--provisioning-timeout=5s", "--agent-url=http://127.0.0.1:1/nothing"]),
+    ] {
+        let mut launcher = scene.start(&options);
+        scene.events("instance-launched", launched).await;
+        launcher.kill().await.unwrap();
+        no_group_is_left(&scene, false).await;
     }
     scene.end().await;
 }

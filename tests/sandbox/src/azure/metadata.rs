@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 use axum::Router;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
@@ -89,6 +89,7 @@ pub async fn serve(metadata: Metadata, events: Events) -> Result<Service> {
     let shared = Shared { metadata, events };
     let app = Router::new()
         .route("/metadata/instance/compute", get(compute))
+        .route("/metadata/instance/compute/{leaf}", get(leaf))
         .route("/metadata/scheduledevents", get(scheduled).post(acknowledge))
         .route("/metadata/identity/oauth2/token", get(token))
         .layer(from_fn_with_state(shared.clone(), listen))
@@ -114,6 +115,18 @@ async fn listen(State(shared): State<Shared>, request: Request, next: Next) -> R
 }
 
 async fn compute(State(shared): State<Shared>) -> String {
+    about(&shared).to_string()
+}
+
+/// One of its members, as text.
+async fn leaf(State(shared): State<Shared>, Path(leaf): Path<String>, Query(query): Query<Form>) -> (StatusCode, String) {
+    match about(&shared)[leaf].as_str() {
+        Some(text) if query.get("format").is_some_and(|format| format == "text") => (StatusCode::OK, text.to_owned()),
+        _ => (StatusCode::NOT_FOUND, json!({ "error": "Not found" }).to_string()),
+    }
+}
+
+fn about(shared: &Shared) -> Value {
     let known = lock(&shared.metadata.0);
     let properties = &known.body["properties"];
     let tags = known.body["tags"].as_object().into_iter().flatten();
@@ -133,7 +146,6 @@ async fn compute(State(shared): State<Shared>) -> String {
         "vmSize": text(&properties["hardwareProfile"]["vmSize"]),
         "zone": text(&known.body["zones"][0]),
     })
-    .to_string()
 }
 
 async fn scheduled(State(shared): State<Shared>) -> String {
