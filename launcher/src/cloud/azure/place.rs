@@ -137,8 +137,7 @@ pub fn identities(options: &CloudOptions) -> Result<Option<Identity>> {
         return Err(
             Failure::new(Class::Usage, format!("`--cloud-permission-set={given}` names no user-assigned identities"))
                 .hint(format!(
-                    "give resource ids, separated by commas: `/subscriptions/ID/resourceGroups/GROUP/providers/Microsoft.ManagedIdentity/userAssignedIdentities/NAME`, each of at most {} characters",
-                    TAG_VALUE
+                    "give resource ids, separated by commas: `/subscriptions/ID/resourceGroups/GROUP/providers/Microsoft.ManagedIdentity/userAssignedIdentities/NAME`, each of at most {TAG_VALUE} characters"
                 ))
                 .into(),
         );
