@@ -9,6 +9,7 @@
 pub mod error;
 pub mod forge;
 pub mod http;
+pub mod last_words;
 pub mod log;
 pub mod phase;
 pub mod secret;

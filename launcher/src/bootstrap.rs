@@ -14,6 +14,12 @@ use flate2::write::GzEncoder;
 /// The script; `@@name@@` stands for a value.
 const SCRIPT: &str = include_str!("bootstrap.sh");
 
+/// What its timer does on Azure before it powers off, as a part of that script.
+const AZURE: &str = include_str!("bootstrap/azure.sh");
+/// How long the console of a machine stays readable that goes with it: the launcher looks every 30 s, or more often in proportion to its own limit.
+const LINGER: Duration = Duration::from_mins(1);
+const LINGER_PART: u32 = 10;
+
 /// The unit that runs the agent where systemd does.
 const UNIT: &str = include_str!("../../agent/systemd/cml-agent.service");
 
@@ -40,6 +46,8 @@ const fn limit(cloud: CloudKind) -> usize {
 pub struct Bootstrap {
     /// Whose machine it is: a pod has no power to switch off.
     pub cloud: CloudKind,
+    /// The id of the launch, which Azure's group is called after.
+    pub launch_id: String,
     /// The runner spec, as it is written on the machine.
     pub spec: String,
     /// The agent's version: a baked agent of another one is not taken.
@@ -95,6 +103,14 @@ impl Bootstrap {
             "pod" => match self.cloud {
                 CloudKind::Kubernetes => quote("yes"),
                 CloudKind::Aws | CloudKind::Azure | CloudKind::Gcp => quote(""),
+            },
+            "linger" => match self.cloud {
+                CloudKind::Azure => LINGER.min(self.boot_budget / LINGER_PART).as_secs().max(1).to_string(),
+                CloudKind::Aws | CloudKind::Gcp | CloudKind::Kubernetes => String::new(),
+            },
+            "farewell" => match self.cloud {
+                CloudKind::Azure => AZURE.replace("@@group@@", &quote(&self.launch_id.to_ascii_lowercase())),
+                CloudKind::Aws | CloudKind::Gcp | CloudKind::Kubernetes => String::new(),
             },
             "spec" => quote(&self.spec),
             "unit" => quote(UNIT),

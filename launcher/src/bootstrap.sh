@@ -14,6 +14,8 @@ login=@@login@@
 public_key=@@public_key@@
 # Not empty in a pod: there this is the first process, and with it everything ends.
 pod=@@pod@@
+# How many seconds the console stays readable, where the timer below deletes the machine and the console with it.
+linger=@@linger@@
 
 PATH=${PATH:-/usr/local/bin:/usr/bin:/bin}:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
@@ -48,6 +50,7 @@ power_off() {
 # die PHASE WHY
 die() {
 	phase "$1" fail "$2"
+	if [ -n "$linger" ] && sh "$state/power-off-timer" "$linger"; then exit 1; fi
 	power_off
 	exit 1
 }
@@ -94,6 +97,7 @@ while [ "$left" -gt 0 ]; do
 	left=$((left - step))
 done
 if is_over; then exit 0; fi
+@@farewell@@
 systemctl poweroff 2>/dev/null || poweroff 2>/dev/null || shutdown -h now
 TIMER
 	timer cml-boot-deadline "$left" online

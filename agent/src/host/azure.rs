@@ -10,9 +10,9 @@ use anyhow::{Context as _, Result, bail};
 use async_trait::async_trait;
 use common::log::escape;
 use common::secret::Secret;
-use common::{http, phase};
+use common::{http, last_words, phase};
 use jiff::Timestamp;
-use reqwest::{Client, Method, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{Mutex, OnceCell};
@@ -36,6 +36,8 @@ const TOKEN_VERSION: &str = "2018-02-01";
 /// Resource Manager, unless `AZURE_RESOURCE_MANAGER_ENDPOINT` names another address; and the version of its groups and machines.
 const GROUPS: &str = "2021-04-01";
 const MACHINES: &str = "2024-07-01";
+/// A group's tags; below the group.
+const TAGS: &str = "/providers/Microsoft.Resources/tags/default";
 const FORCED: (&str, &str) = ("forceDeletionTypes", "Microsoft.Compute/virtualMachines");
 
 /// A spot machine has [30 seconds][notices] from the notice; seven of them are given, while it has no job, for waking it seldom.
@@ -61,6 +63,9 @@ const BEING_DELETED: &str = "ResourceGroupBeingDeleted";
 const PATIENCE: Duration = Duration::from_mins(4);
 /// The first and the longest pause between two tries.
 const PAUSES: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+
+/// How often the group is asked to take tags: an eviction leaves 30 s for all of the end.
+const TRIES: usize = 3;
 
 /// A virtual machine.
 pub struct Azure {
@@ -178,11 +183,9 @@ impl Azure {
         Ok(answer.json::<Token>().await?.access_token)
     }
 
-    /// Deletes a resource; gone already, or going, is success.
-    async fn delete(&self, compute: &Compute, path: &str, query: &[(&str, &str)]) -> Result<()> {
+    /// Asks Resource Manager to change a resource; one that is gone already, or going, is success.
+    async fn change(&self, compute: &Compute, request: RequestBuilder) -> Result<()> {
         let token = self.token(compute).await.context("asking for a token of this machine's identity")?;
-        let manager = self.manager.as_deref().unwrap_or(compute.manager());
-        let request = self.outside.request(Method::DELETE, format!("{manager}{path}")).query(query);
         let request = request.header(
             reqwest::header::AUTHORIZATION,
             http::authorization(&format!("Bearer {}", token.expose()))?,
@@ -199,12 +202,37 @@ impl Azure {
         bail!("Azure answered {status} {}", escape(&refused.error.code))
     }
 
-    /// Deletes the group that this machine is in with all that is in it, or at least the machine.
-    async fn delete_self(&self) -> Result<()> {
+    /// A request to Resource Manager, whose token is still missing.
+    fn request(&self, compute: &Compute, method: Method, path: &str) -> RequestBuilder {
+        let manager = self.manager.as_deref().unwrap_or(compute.manager());
+        self.outside.request(method, format!("{manager}{path}"))
+    }
+
+    /// Writes what is still to be done on the group, which outlives the machine then. Whether it stands there.
+    async fn leave(&self, compute: &Compute, pending: &str) -> bool {
+        if !compute.owns_group() {
+            tracing::error!("the job that is to run again is lost with this machine: its group is somebody else's, and gets no tags");
+            return false;
+        }
+        let body = json!({ "operation": "Merge", "properties": { "tags": last_words::split(pending) } });
+        for _ in 0..TRIES {
+            let request = self.request(compute, Method::PATCH, &format!("{}{TAGS}", compute.group()));
+            match self.change(compute, request.query(&[("api-version", GROUPS)]).json(&body)).await {
+                Ok(()) => return true,
+                Err(error) => tracing::warn!("the group takes no tags: {error:#}"),
+            }
+            sleep(PAUSES.0).await;
+        }
+        tracing::error!("the job that is to run again is lost with this machine: its group takes no tags");
+        false
+    }
+
+    /// Deletes the group that this machine is in with all that is in it, or at least the machine; only the machine where something is left to be done.
+    async fn delete_self(&self, pending: Option<&str>) -> Result<()> {
         let deadline = Instant::now() + self.patience;
         let mut pause = PAUSES.0;
         loop {
-            let error = match self.try_to_delete().await {
+            let error = match self.try_to_delete(pending).await {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
@@ -220,20 +248,24 @@ impl Azure {
         }
     }
 
-    async fn try_to_delete(&self) -> Result<()> {
+    async fn try_to_delete(&self, pending: Option<&str>) -> Result<()> {
         let compute = self.compute().await?;
-        if compute.owns_group() {
-            let deleted = self.delete(compute, &compute.group(), &[("api-version", GROUPS), FORCED]).await;
+        let is_left = match pending {
+            Some(pending) => self.leave(compute, pending).await,
+            None => false,
+        };
+        if compute.owns_group() && !is_left {
+            let request = self.request(compute, Method::DELETE, &compute.group());
+            let deleted = self.change(compute, request.query(&[("api-version", GROUPS), FORCED])).await;
             let Err(error) = deleted else {
                 tracing::info!("deleting the resource group {}", compute.resource_group_name);
                 return Ok(());
             };
             tracing::warn!("deleting the resource group {}: {error:#}", compute.resource_group_name);
         }
-        let query = [("api-version", MACHINES), ("forceDeletion", "true")];
-        self.delete(compute, &compute.machine(), &query)
-            .await
-            .context("deleting this machine")?;
+        let request = self.request(compute, Method::DELETE, &compute.machine());
+        let request = request.query(&[("api-version", MACHINES), ("forceDeletion", "true")]);
+        self.change(compute, request).await.context("deleting this machine")?;
         tracing::info!("deleting this machine; its group is left to `cml runner reap`");
         Ok(())
     }
@@ -275,7 +307,7 @@ impl Host for Azure {
     async fn terminate(&self, will: &Will) -> Result<()> {
         // The console goes with the machine.
         sleep(will.linger).await;
-        let deleted = self.delete_self().await;
+        let deleted = self.delete_self(will.pending.as_deref()).await;
         self.acknowledge().await;
         let Err(error) = deleted else {
             return Ok(());

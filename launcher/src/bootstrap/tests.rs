@@ -19,6 +19,7 @@ const HOSTILE: &str =
 fn bootstrap() -> Bootstrap {
     Bootstrap {
         cloud: Aws,
+        launch_id: "cml-AbC".into(),
         spec: "{\"name\": \"trainer\"}\n".into(),
         version: "1.2.3".into(),
         agent_urls: vec!["https://example.org/cml-agent?key=abc".into()],

@@ -124,6 +124,7 @@ impl Prepared {
     fn script(&self, request: &Request, credential: Credential) -> Result<String> {
         let bootstrap = Bootstrap {
             cloud: self.cloud,
+            launch_id: self.launch_id.clone(),
             spec: request.spec(credential).to_json()?,
             version: VERSION.to_owned(),
             agent_urls: self.agent.urls.clone(),

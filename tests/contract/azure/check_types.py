@@ -15,13 +15,16 @@ import typing
 
 import typing_extensions
 
-COMPUTE, NETWORK = "azure.mgmt.compute", "azure.mgmt.network"
+COMPUTE, NETWORK = "azure.mgmt.compute.types", "azure.mgmt.network.types"
+# A package of the older kind, with a module for each version of the API: its models say by themselves what they are on the wire.
+IDENTITIES = "azure.mgmt.msi.v2023_01_31.models"
 # Enumerations that their own documentation calls incomplete.
 OUTDATED = ("VirtualMachineSizeTypes",)
 # What a request is, by its path; requests that are not here have no types in these packages, and are held against the sandbox only.
 KINDS = [
     (r"PUT .*/Microsoft\.Compute/virtualMachines/[^/]+$", COMPUTE, "VirtualMachine"),
     (r"PUT .*/Microsoft\.Network/virtualNetworks/[^/]+$", NETWORK, "VirtualNetwork"),
+    (r"PUT .*/Microsoft\.ManagedIdentity/userAssignedIdentities/[^/]+$", IDENTITIES, "Identity"),
 ]
 
 
@@ -75,6 +78,25 @@ def of_members(shape, value, where):
     return found
 
 
+def of_model(model, body):
+    """The older kind: members by their path, most of them for reading only."""
+    where, members = model.__name__, {kind["key"]: (name, kind["type"]) for name, kind in model._attribute_map.items()}
+    found = [f"{where}.{kind['key']}: missing" for name, kind in model._attribute_map.items() if model._validation.get(name, {}).get("required") and kind["key"] not in body]
+    flat = {**body, **{f"properties.{name}": value for name, value in body.get("properties", {}).items()}}
+    flat.pop("properties", None)
+    for key, value in flat.items():
+        name, kind = members.get(key, (None, None))
+        if kind is None or model._validation.get(name, {}).get("readonly"):
+            found.append(f"{where}.{key}: unknown, or for reading only")
+        elif kind == "str":
+            found += of_plain(str, value, f"{where}.{key}")
+        elif kind == "{str}":
+            found += faults(dict[str, str], value, f"{where}.{key}")
+        else:
+            found.append(f"{where}.{key}: this check does not know the type {kind}")
+    return found
+
+
 def of_plain(shape, value, where):
     kinds = {str: str, int: int, float: (int, float), bool: bool, bytes: str}
     wanted = kinds.get(shape)
@@ -89,8 +111,8 @@ def check(record):
     """The faults of one recorded request; none where its kind has no published type."""
     for pattern, package, name in KINDS:
         if re.match(pattern, record["line"]):
-            shape = getattr(importlib.import_module(f"{package}.types"), name)
-            return faults(shape, record["body"], name)
+            shape = getattr(importlib.import_module(package), name)
+            return of_model(shape, record["body"]) if hasattr(shape, "_attribute_map") else faults(shape, record["body"], name)
     return None
 
 
@@ -119,6 +141,13 @@ def self_test():
         else:
             node[path[-1]] = value
         assert check(broken), f"{'.'.join(path)} = {value!r} was not caught"
+
+
+    identity = "PUT /subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i"
+    good = {"location": "westus2", "tags": {"team": "ml"}}
+    assert check({"line": identity, "body": good}) == []
+    for body in [{"tags": {}}, {**good, "tags": {"team": 1}}, {**good, "kind": "x"}, {**good, "properties": {"principalId": "p"}}]:
+        assert check({"line": identity, "body": body}), f"{body} was not caught"
 
 
 def main():

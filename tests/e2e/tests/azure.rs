@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use e2e::{PATIENCE, Scene};
+use sandbox::azure::IDENTITY;
 use sandbox::cloud::Kind;
 use sandbox::faults::{Effect, Fault, Gate};
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-const IDENTITY: &str = "/subscriptions/x/resourceGroups/own/providers/Microsoft.ManagedIdentity/userAssignedIdentities/ender";
+/// How often an operation of the network is asked for before it has ended.
+const QUESTIONS: usize = 2;
 
 async fn scene() -> Scene {
     Scene::over(Kind::Azure).await
@@ -51,9 +53,15 @@ async fn a_machine_does_its_job_and_deletes_its_group() {
     outcome.succeeded();
     assert_eq!(scene.conclusion(run).await, "success");
     no_group_is_left(&scene, false).await;
-    for call in ["PUT group", "PUT network", "PUT machine"] {
+    for call in ["PUT group", "PUT identity", "PUT network", "PUT machine"] {
         assert_eq!(bodies(&scene, call)[0]["tags"]["team"], "ml", "{call}");
     }
+    let calls = scene.world.azure().calls();
+    let last = |call: &str| calls.iter().rposition(|made| made == call).unwrap();
+    assert!(
+        last("PUT role") < last("PUT machine"),
+        "no machine before its right to end itself: {calls:?}"
+    );
     assert!(count(&scene, "PUT role") >= 2, "a new identity is not known at once");
     let secrets = ["launcher-token", "machine-token", "sas-canary"];
     assert!(
@@ -102,7 +110,7 @@ async fn a_launcher_that_may_not_assign_roles_is_refused_before_any_cost() {
     assert_eq!(count(&scene, "PUT machine"), 0);
     no_group_is_left(&scene, false).await;
     scene.launch(&[&format!("--cloud-permission-set={IDENTITY}")]).await.succeeded();
-    assert_eq!(count(&scene, "PUT role"), 0);
+    assert_eq!((count(&scene, "PUT role"), count(&scene, "PUT identity")), (0, 0));
     no_group_is_left(&scene, false).await;
     scene.end().await;
 }
@@ -112,7 +120,13 @@ async fn a_role_that_is_refused_after_all_is_rolled_back() {
     let scene = scene().await;
     scene.world.azure().fail("PUT role", "AuthorizationFailed", 1);
     scene.launch(&[]).await.failed_with(3, &["could not end itself", "three ways out"]);
-    assert_eq!(count(&scene, "PUT machine"), 1);
+    assert_eq!(count(&scene, "PUT machine"), 0);
+    no_group_is_left(&scene, false).await;
+    let nobody = IDENTITY.replace("ender", "nobody");
+    scene
+        .launch(&[&format!("--cloud-permission-set={nobody}")])
+        .await
+        .failed_with(2, &["FailedIdentityOperation", "nobody"]);
     no_group_is_left(&scene, false).await;
     scene.end().await;
 }
@@ -130,7 +144,14 @@ async fn a_right_that_comes_late_is_waited_for() {
 #[tokio::test]
 async fn lost_answers_make_no_second_machine() {
     let scene = scene().await;
-    for call in ["PUT group", "PUT network", "PUT machine", "PUT role", "GET operation"] {
+    for call in [
+        "PUT group",
+        "PUT identity",
+        "PUT network",
+        "PUT role",
+        "PUT machine",
+        "GET operation",
+    ] {
         scene.world.azure().faults().add(Fault {
             request: call.into(),
             skip: 0,
@@ -152,6 +173,7 @@ async fn refusals_say_what_to_do() {
         ("PUT group", "AuthorizationFailed", 3, "docs/clouds/azure.md"),
         ("PUT group", "SubscriptionNotFound", 3, "AZURE_SUBSCRIPTION_ID"),
         ("PUT network", "MissingSubscriptionRegistration", 3, "az provider register"),
+        ("PUT identity", "MissingSubscriptionRegistration", 3, "Microsoft.ManagedIdentity"),
         ("PUT machine", "RequestDisallowedByPolicy", 3, "policy"),
         ("PUT machine", "InvalidParameter", 2, "--cloud-type"),
     ] {
@@ -190,11 +212,20 @@ async fn what_an_evicted_machine_leaves_is_cleaned_up() {
 #[tokio::test]
 async fn whenever_the_launcher_is_killed_nothing_is_left() {
     let scene = scene().await;
-    for call in ["PUT group", "GET permissions", "PUT network", "PUT machine", "GET operation"] {
+    let calls = [
+        "PUT group",
+        "GET permissions",
+        "PUT identity",
+        "PUT network",
+        "PUT role",
+        "PUT machine",
+    ];
+    // Until the machine is made there is only what costs nothing, for who cleans up. A machine needs nobody.
+    for (call, skip) in calls.into_iter().map(|call| (call, 0)).chain([("GET operation", QUESTIONS)]) {
         let gate = Gate::default();
         scene.world.azure().faults().add(Fault {
             request: call.into(),
-            skip: 0,
+            skip,
             times: 1,
             effect: Effect::Hold(gate.clone()),
         });
@@ -202,7 +233,30 @@ async fn whenever_the_launcher_is_killed_nothing_is_left() {
         gate.reached().await;
         launcher.kill().await.unwrap();
         gate.open();
-        no_group_is_left(&scene, true).await;
+        match call {
+            "PUT machine" => no_group_is_left(&scene, true).await,
+            "GET operation" => no_group_is_left(&scene, false).await,
+            _ => {}
+        }
+    }
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_machine_whose_agent_never_starts_deletes_its_group_all_the_same() {
+    let scene = scene().await;
+    let wrong = format!("--agent-sha256={}", "0".repeat(64));
+    let outcome = scene.launch(&[&wrong]).await;
+    outcome.failed_with(5, &["SHA-256"]);
+    no_group_is_left(&scene, false).await;
+    for (launched, options) in [
+        (2, ["--provisioning-timeout=20s", wrong.as_str()]),
+        (3, ["--provisioning-timeout=5s", "--agent-url=http://127.0.0.1:1/nothing"]),
+    ] {
+        let mut launcher = scene.start(&options);
+        scene.events("instance-launched", launched).await;
+        launcher.kill().await.unwrap();
+        no_group_is_left(&scene, false).await;
     }
     scene.end().await;
 }

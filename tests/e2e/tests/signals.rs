@@ -10,7 +10,6 @@ use tokio::process::Child;
 
 e2e::everywhere! {
     the_machine_of_a_launcher_that_was_killed_removes_itself
-        except Azure "before it has its right it can only power off; tests/azure.rs kills the launcher at every call, and cleans up"
         except Gcp "its own timer can only power it off; tests/gcp.rs kills the launcher at every call, and reaps",
     an_idle_agent_that_is_told_to_stop_takes_its_leave,
     a_busy_agent_that_is_told_to_stop_has_its_job_run_again,

@@ -19,6 +19,8 @@ const PREEMPT: &str = r#"{"DocumentIncarnation":2,"Events":[{"EventId":"E1","Eve
 const GROUP: &str = "DELETE /subscriptions/s/resourceGroups/cml-abc";
 const MACHINE: &str = "DELETE /subscriptions/s/resourceGroups/cml-abc/providers/Microsoft.Compute/virtualMachines/cml-abc";
 
+const TAGS: &str = "PATCH /subscriptions/s/resourceGroups/cml-abc/providers/Microsoft.Resources/tags/default";
+
 /// Statuses and codes, one after the other.
 type Answers = Vec<(u16, &'static str)>;
 
@@ -29,6 +31,7 @@ struct Azures {
     events: Arc<Mutex<(u16, &'static str)>>,
     /// What deleting the group, and the machine, is answered; the last answer stays.
     deletions: Arc<Mutex<[Answers; 2]>>,
+    tags: Arc<Mutex<(u16, &'static str)>>,
     asked: watch::Sender<Vec<String>>,
     address: String,
 }
@@ -43,6 +46,7 @@ impl Azures {
             compute: Arc::new(Mutex::new(COMPUTE)),
             events: Arc::new(Mutex::new((200, NOTHING))),
             deletions: Arc::new(Mutex::new([vec![(202, "")], vec![(202, "")]])),
+            tags: Arc::new(Mutex::new((200, ""))),
             asked: watch::Sender::default(),
             address: format!("http://{}", listener.local_addr().unwrap()),
         };
@@ -74,6 +78,10 @@ impl Azures {
             }
             "POST /metadata/scheduledevents" => (200, String::new()),
             "GET /metadata/identity/oauth2/token" => (200, r#"{"access_token":"t0k3n","token_type":"Bearer"}"#.to_owned()),
+            TAGS if header("authorization") == "Bearer t0k3n" => {
+                let (status, code) = *self.tags.lock().unwrap();
+                (status, format!(r#"{{"error":{{"code":"{code}"}}}}"#))
+            }
             GROUP | MACHINE if header("authorization") == "Bearer t0k3n" => {
                 let answers = &mut self.deletions.lock().unwrap()[usize::from(line == MACHINE)];
                 let (status, code) = if answers.len() > 1 { answers.remove(0) } else { answers[0] };
@@ -182,6 +190,24 @@ async fn a_machine_that_may_not_delete_its_group_deletes_itself() {
 }
 
 #[tokio::test]
+async fn a_machine_with_something_left_to_be_done_leaves_its_group() {
+    let azures = Azures::start().await;
+    let will = Will {
+        pending: Some(r#"{"job":1}"#.into()),
+        ..Will::default()
+    };
+    azures.host().terminate(&will).await.unwrap();
+    assert_eq!((azures.count(TAGS), azures.count(GROUP), azures.count(MACHINE)), (1, 0, 1));
+    *azures.tags.lock().unwrap() = (403, "AuthorizationFailed");
+    azures.host().terminate(&will).await.unwrap();
+    assert_eq!(
+        (azures.count(TAGS), azures.count(GROUP), azures.count(MACHINE)),
+        (4, 1, 1),
+        "a job that is lost keeps no machine"
+    );
+}
+
+#[tokio::test]
 async fn a_group_that_goes_already_is_gone_and_a_locked_one_is_not() {
     let azures = Azures::start().await;
     *azures.deletions.lock().unwrap() = [vec![(409, "ResourceGroupBeingDeleted")], vec![(500, "")]];
@@ -190,7 +216,7 @@ async fn a_group_that_goes_already_is_gone_and_a_locked_one_is_not() {
     *azures.deletions.lock().unwrap() = [vec![locked], vec![locked]];
     let mut host = azures.host();
     host.patience = Duration::ZERO;
-    let error = host.delete_self().await.unwrap_err();
+    let error = host.delete_self(None).await.unwrap_err();
     assert!(format!("{error:#}").contains("ScopeLocked"), "{error:#}");
 }
 

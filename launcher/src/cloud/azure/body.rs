@@ -12,7 +12,7 @@ const INTERFACE_VERSION: &str = "2022-11-01";
 /// The name of everything that a group has one of.
 pub const ONE: &str = "runner";
 
-/// A resource group.
+/// A resource group; an identity has no more to say of itself.
 #[derive(Debug, Serialize)]
 pub struct Group<'a> {
     /// The region.
@@ -47,7 +47,7 @@ impl<'a> Network<'a> {
 /// Who the machine is to Azure: it deletes its group as this.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {
-    /// One of its own, which the launcher allows to delete the group, and nothing else.
+    /// One of its own in its group, which the launcher allows to delete the group, and nothing else.
     Own,
     /// The user's, by their resource ids, which may do so already.
     Given(Vec<String>),
@@ -78,8 +78,8 @@ pub struct Machine<'a> {
     pub custom_data: &'a str,
     /// The id of the subnet.
     pub subnet: &'a str,
-    /// Who it is.
-    pub identity: &'a Identity,
+    /// Who it is: resource ids. None of them is made with it, for a machine must not be there before its right to end itself is.
+    pub identities: &'a [String],
     /// Ours, and the user's.
     pub tags: &'a BTreeMap<String, String>,
 }
@@ -90,7 +90,7 @@ impl Machine<'_> {
         let mut body = json!({
             "location": self.location,
             "tags": self.tags,
-            "identity": self.identity(),
+            "identity": { "type": "UserAssigned", "userAssignedIdentities": self.identities() },
             "properties": {
                 "hardwareProfile": { "vmSize": self.size },
                 "storageProfile": { "imageReference": self.image, "osDisk": self.disk() },
@@ -114,14 +114,8 @@ impl Machine<'_> {
         body
     }
 
-    fn identity(&self) -> Value {
-        match self.identity {
-            Identity::Own => json!({ "type": "SystemAssigned" }),
-            Identity::Given(ids) => {
-                let ids: BTreeMap<&String, Value> = ids.iter().map(|id| (id, json!({}))).collect();
-                json!({ "type": "UserAssigned", "userAssignedIdentities": ids })
-            }
-        }
+    fn identities(&self) -> Value {
+        self.identities.iter().map(|id| (id.clone(), json!({}))).collect()
     }
 
     fn disk(&self) -> Value {

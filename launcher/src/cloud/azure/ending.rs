@@ -1,9 +1,9 @@
-//! How the machine may end itself: by deleting its group, as an identity that may do that, and that the launcher must be able to give it.
+//! How the machine may end itself: by deleting its group, as an identity that may do that. It is made, and has its right, before the machine is.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use common::error::{Class, Failure};
 use ring::digest;
 use serde::Deserialize;
@@ -11,8 +11,9 @@ use serde::Deserialize;
 use super::arm::{Arm, Error};
 use super::{body, refusal};
 
-/// The version of Azure's API for rights.
+/// The versions of Azure's APIs for rights, and for those who have them.
 const VERSION: &str = "2022-04-01";
+const IDENTITIES: &str = "2023-01-31";
 /// What the launcher must be allowed to do.
 const ASSIGN: &str = "Microsoft.Authorization/roleAssignments/write";
 /// The role [Contributor], which may delete a group.
@@ -42,6 +43,18 @@ struct Permission {
     not_actions: Vec<String>,
 }
 
+/// A new identity.
+#[derive(Debug, Deserialize)]
+struct Made {
+    properties: Who,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Who {
+    principal_id: String,
+}
+
 /// Refuses, while nothing costs anything yet, if the launcher may not give the machine's identity a role.
 pub async fn check(arm: &Arm, group: &str) -> Result<()> {
     let path = format!("{group}/providers/Microsoft.Authorization/permissions");
@@ -55,6 +68,14 @@ pub async fn check(arm: &Arm, group: &str) -> Result<()> {
         }
         Err(error) => Err(refusal::of("asking for the launcher's own rights", error)),
     }
+}
+
+/// Makes an identity; returns its principal, which rights are given to.
+pub async fn introduce(arm: &Arm, path: &str, body: &body::Group<'_>) -> Result<String> {
+    let made = arm.put(path, IDENTITIES, body).await;
+    let made = made.map_err(|error| refusal::of("making the machine's identity", error))?;
+    let made: Made = made.json().context("reading who the new identity is")?;
+    Ok(made.properties.principal_id)
 }
 
 /// Lets an identity delete the group that it is in, and do nothing outside of it.

@@ -16,12 +16,10 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
-use common::error::{Class, Failure};
-use common::http::Answer;
 use jiff::Timestamp;
 
 use super::{Cloud, Instance, Life, Order, Search};
-use crate::options::{CloudOptions, metadata};
+use crate::options::CloudOptions;
 use arm::{Arm, Error, Refusal};
 use body::Identity;
 use place::Parts;
@@ -32,7 +30,7 @@ use view::{Address, Diagnostics, Group, Machine, Page};
 const LAUNCH_ID: &str = "cml-launch-id";
 /// The tag that everything has.
 const OURS: &str = "cml";
-/// The tag of a machine that names the identity it ends itself as, where that is not its own.
+/// The tag of a machine that names the identity it ends itself as.
 const IDENTITY: &str = "cml-identity";
 
 /// The versions of Azure's APIs.
@@ -44,16 +42,6 @@ const MACHINES: &str = "2024-07-01";
 const LINK_MINUTES: &str = "1";
 /// Without it, a group is deleted only when its machine has shut down in its own time.
 const FORCED: (&str, &str) = ("forceDeletionTypes", "Microsoft.Compute/virtualMachines");
-
-/// What a tag may be, in characters, and what its key may not hold ([limits]).
-///
-/// [limits]: https://learn.microsoft.com/en-us/azure/azure-resource-manager/management/tag-resources#limitations
-const TAG_VALUE: usize = 256;
-const TAG_KEY: usize = 512;
-const NOT_IN_KEYS: [char; 8] = ['<', '>', '%', '&', '\\', '?', '/', '\0'];
-const RESERVED: [&str; 3] = ["microsoft", "azure", "windows"];
-/// Our own keys that a user may not write in another case.
-const OWN_KEYS: [&str; 1] = ["Name"];
 
 /// One subscription.
 pub struct Azure {
@@ -78,7 +66,23 @@ impl Azure {
         format!("{}/providers/Microsoft.Network/virtualNetworks/{}", self.group(name), body::ONE)
     }
 
-    /// The group and its network, after which only the machine is missing. Neither costs anything.
+    fn own_identity(&self, name: &str) -> String {
+        format!(
+            "{}/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{}",
+            self.group(name),
+            body::ONE
+        )
+    }
+
+    /// The resource ids of those that the machine is to be, first the one that ends it.
+    fn identities(&self, identity: Identity, name: &str) -> Vec<String> {
+        match identity {
+            Identity::Own => vec![self.own_identity(name)],
+            Identity::Given(ids) => ids,
+        }
+    }
+
+    /// All that the machine needs, its right to end itself too: it is made last. Nothing of this costs anything.
     async fn prepare(&self, order: &Order, parts: &Parts, identity: &Identity) -> Result<()> {
         let location = parts.place.region.as_str();
         let group = body::Group {
@@ -87,28 +91,34 @@ impl Azure {
         };
         let made = self.arm.put(&self.group(&parts.name), GROUPS, &group).await;
         made.map_err(|error| refusal::of("making the resource group", error))?;
-        if *identity == Identity::Own {
-            ending::check(&self.arm, &self.group(&parts.name)).await?;
-        }
+        let principal = match identity {
+            Identity::Own => {
+                ending::check(&self.arm, &self.group(&parts.name)).await?;
+                Some(ending::introduce(&self.arm, &self.own_identity(&parts.name), &group).await?)
+            }
+            Identity::Given(_) => None,
+        };
         let network = body::Network::new(location, &order.tags);
         let made = async {
             self.arm
                 .settle(self.arm.put(&self.network(&parts.name), NETWORKS, &network).await?)
                 .await
         };
-        made.await.map_err(|error| refusal::of("making the network", error))
+        made.await.map_err(|error| refusal::of("making the network", error))?;
+        // The network took its time: meanwhile the identity has become known.
+        match principal {
+            Some(principal) => ending::allow(&self.arm, &self.group(&parts.name), &principal).await,
+            None => Ok(()),
+        }
     }
 
     /// One try; a refusal of this type is an answer, anything else an error. The machine that could not be made is not left behind.
-    async fn attempt(&self, body: &serde_json::Value, name: &str, identity: &Identity) -> Result<std::result::Result<(), Refusal>> {
+    async fn attempt(&self, body: &serde_json::Value, name: &str) -> Result<std::result::Result<(), Refusal>> {
         let begun = match self.arm.put(&self.machine(name), MACHINES, body).await {
             Ok(begun) => begun,
             Err(Error::Refused(refusal)) if is_of_type(&refusal) => return Ok(Err(refusal)),
             Err(error) => return Err(refusal::of("making the machine", error)),
         };
-        if *identity == Identity::Own {
-            ending::allow(&self.arm, &self.group(name), &self.principal(&begun, name).await?).await?;
-        }
         match self.arm.settle(begun).await {
             Ok(()) => Ok(Ok(())),
             Err(Error::Refused(refusal)) if is_of_type(&refusal) => {
@@ -126,17 +136,6 @@ impl Azure {
             }
             Err(error) => Err(refusal::of("making the machine", error)),
         }
-    }
-
-    /// Who a new machine is: the answer to its making says so, or the machine itself.
-    async fn principal(&self, begun: &Answer, name: &str) -> Result<String> {
-        if let Some(principal) = begun.json::<Machine>().ok().as_ref().and_then(Machine::principal) {
-            return Ok(principal.to_owned());
-        }
-        let found = self.arm.get::<Machine>(&self.machine(name), &[("api-version", MACHINES)]).await;
-        let found = found.map_err(|error| refusal::of("reading the machine", error))?;
-        let principal = found.as_ref().and_then(Machine::principal).map(str::to_owned);
-        principal.context("Azure made a machine without the identity that was asked for")
     }
 
     /// A group of ours with what is in it.
@@ -158,6 +157,31 @@ impl Azure {
         let path = format!("{}/providers/Microsoft.Network/publicIPAddresses", self.group(name));
         let found = self.arm.get::<Page<Address>>(&path, &[("api-version", NETWORKS)]).await?;
         Ok(found.and_then(|page| page.value.into_iter().find_map(Address::ip)))
+    }
+
+    /// What the machine's console has shown; nothing where there is no machine.
+    async fn log(&self, name: &str) -> Result<String> {
+        let path = format!("{}/retrieveBootDiagnosticsData", self.machine(name));
+        let query = [("api-version", MACHINES), ("sasUriExpirationTimeInMinutes", LINK_MINUTES)];
+        let answer = match self.arm.post(&path, &query).await {
+            Ok(answer) => answer,
+            // A machine that has not booted has no console.
+            Err(Error::Refused(refusal)) if matches!(refusal.status, 404 | 409) => return Ok(String::new()),
+            Err(error) => return Err(refusal::of("reading the console", error)),
+        };
+        let Some(link) = answer.json::<Diagnostics>()?.serial_console_log_blob_uri else {
+            return Ok(String::new());
+        };
+        let log = self.arm.outside(link.expose()).await.context("reading the console's log")?;
+        if !log.status.is_success() {
+            return Ok(String::new());
+        }
+        let mut log = String::from_utf8_lossy(&log.body).into_owned();
+        // It may end in the middle of a line.
+        if !log.is_empty() && !log.ends_with('\n') {
+            log.push('\n');
+        }
+        Ok(log)
     }
 
     /// The groups that a search means.
@@ -195,20 +219,18 @@ fn identity(order: &Order) -> Result<Identity> {
     Ok(place::identities(&order.options)?.unwrap_or(Identity::Own))
 }
 
-/// The tags of the machine, which tell it who it is where Azure could not.
-fn machine_tags(order: &Order, identity: &Identity) -> BTreeMap<String, String> {
+/// The tags of the machine, which tell it as whom it ends itself.
+fn machine_tags(order: &Order, identities: &[String]) -> BTreeMap<String, String> {
     let mut tags = order.tags.clone();
-    if let Identity::Given(ids) = identity
-        && let Some(first) = ids.first()
-    {
+    if let Some(first) = identities.first() {
         tags.insert(IDENTITY.to_owned(), first.clone());
     }
     tags
 }
 
 /// The bodies of every attempt, in order, each with its type.
-fn attempts<'a>(order: &Order, parts: &'a Parts, identity: &Identity, subnet: &str) -> Vec<(&'a str, serde_json::Value)> {
-    let tags = machine_tags(order, identity);
+fn attempts<'a>(order: &Order, parts: &'a Parts, identities: &[String], subnet: &str) -> Vec<(&'a str, serde_json::Value)> {
+    let tags = machine_tags(order, identities);
     let options = &order.options;
     let body = |size: &'a str| {
         let machine = body::Machine {
@@ -224,7 +246,7 @@ fn attempts<'a>(order: &Order, parts: &'a Parts, identity: &Identity, subnet: &s
             public_key: &parts.public_key,
             custom_data: &parts.custom_data,
             subnet,
-            identity,
+            identities,
             tags: &tags,
         };
         (size, machine.body())
@@ -232,33 +254,10 @@ fn attempts<'a>(order: &Order, parts: &'a Parts, identity: &Identity, subnet: &s
     parts.candidates.iter().map(|candidate| body(&candidate.native)).collect()
 }
 
-/// Refuses tags that Azure would.
-fn check_tags(options: &CloudOptions) -> Result<()> {
-    for pair in &options.cloud_metadata {
-        let (key, value) = metadata(pair)?;
-        let lower = key.to_ascii_lowercase();
-        let is_bad = key.chars().count() > TAG_KEY
-            || key.contains(NOT_IN_KEYS)
-            || RESERVED.iter().any(|prefix| lower.starts_with(prefix))
-            || OWN_KEYS.iter().any(|own| key != *own && own.eq_ignore_ascii_case(key))
-            || lower.starts_with("cml-")
-            || value.chars().count() > TAG_VALUE;
-        if is_bad {
-            return Err(Failure::new(Class::Usage, format!("`--cloud-metadata={pair}` is no tag that Azure takes"))
-                .hint(format!(
-                    "a key has at most {TAG_KEY} characters, none of `<>%&\\?/`, and does not begin with {}; a value has at most {TAG_VALUE}; upper and lower case of a key are the same",
-                    RESERVED.join(", ")
-                ))
-                .into());
-        }
-    }
-    Ok(())
-}
-
 #[async_trait]
 impl Cloud for Azure {
     fn supports(&self, options: &CloudOptions) -> Result<()> {
-        check_tags(options)?;
+        place::check_tags(options)?;
         place::identities(options)?;
         if let Some(own) = &options.cloud_image {
             place::image(own)?;
@@ -282,19 +281,20 @@ impl Cloud for Azure {
             calls.push(format!(
                 "GET {group}/providers/Microsoft.Authorization/permissions: it must allow roleAssignments/write"
             ));
+            calls.push(format!("PUT {}", self.own_identity(&parts.name)));
         }
         calls.push(format!("PUT {network}"));
-        for (_, mut body) in attempts(order, &parts, &identity, &subnet) {
+        if identity == Identity::Own {
+            calls.push(format!(
+                "PUT {group}/providers/Microsoft.Authorization/roleAssignments/…: Contributor of this group, for this identity"
+            ));
+        }
+        for (_, mut body) in attempts(order, &parts, &self.identities(identity, &parts.name), &subnet) {
             // What the start-up data is, is shown below the calls.
             if let Some(data) = body.pointer_mut("/properties/osProfile/customData") {
                 *data = "(the start-up data)".into();
             }
             calls.push(format!("PUT {} {body}", self.machine(&parts.name)));
-        }
-        if identity == Identity::Own {
-            calls.push(format!(
-                "PUT {group}/providers/Microsoft.Authorization/roleAssignments/…: Contributor of this group, for the machine's own identity"
-            ));
         }
         Ok(calls)
     }
@@ -304,8 +304,8 @@ impl Cloud for Azure {
         self.prepare(order, &parts, &identity).await?;
         let subnet = format!("{}/subnets/{}", self.network(&parts.name), body::ONE);
         let mut last = None;
-        for (size, body) in attempts(order, &parts, &identity, &subnet) {
-            match self.attempt(&body, &parts.name, &identity).await? {
+        for (size, body) in attempts(order, &parts, &self.identities(identity, &parts.name), &subnet) {
+            match self.attempt(&body, &parts.name).await? {
                 Ok(()) => return Ok(made(order, &parts, size, &body)),
                 Err(refusal) => {
                     tracing::warn!("no {size} in {}: {refusal}; trying the next", parts.place.region);
@@ -337,22 +337,11 @@ impl Cloud for Azure {
     }
 
     async fn console(&self, instance_id: &str) -> Result<String> {
-        let path = format!("{}/retrieveBootDiagnosticsData", self.machine(instance_id));
-        let query = [("api-version", MACHINES), ("sasUriExpirationTimeInMinutes", LINK_MINUTES)];
-        let answer = match self.arm.post(&path, &query).await {
-            Ok(answer) => answer,
-            // A machine that has not booted has no console.
-            Err(Error::Refused(refusal)) if matches!(refusal.status, 404 | 409) => return Ok(String::new()),
-            Err(error) => return Err(refusal::of("reading the console", error)),
-        };
-        let Some(link) = answer.json::<Diagnostics>()?.serial_console_log_blob_uri else {
-            return Ok(String::new());
-        };
-        let log = self.arm.outside(link.expose()).await.context("reading the console's log")?;
-        if !log.status.is_success() {
-            return Ok(String::new());
-        }
-        Ok(String::from_utf8_lossy(&log.body).into_owned())
+        let log = self.log(instance_id).await?;
+        let group = self.arm.get::<Group>(&self.group(instance_id), &[("api-version", GROUPS)]).await;
+        let group = group.map_err(|error| refusal::of("reading the resource group", error))?;
+        let words = group.as_ref().and_then(Group::last_words).unwrap_or_default();
+        Ok(log + &words)
     }
 }
 

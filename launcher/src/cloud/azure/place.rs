@@ -13,7 +13,7 @@ use super::body::Identity;
 use crate::bootstrap;
 use crate::catalog::{self, Candidate, Place};
 use crate::cloud::Order;
-use crate::options::CloudOptions;
+use crate::options::{CloudOptions, metadata};
 
 /// The smallest disk that the image for GPUs fits on, in GB ([its marketplace page][image]); any other image is smaller than the default.
 ///
@@ -23,6 +23,16 @@ const GPU_DISK: u32 = 64;
 const IDENTITY: &str = "/providers/microsoft.managedidentity/userassignedidentities/";
 /// The parts of an image of the marketplace.
 const URN_PARTS: usize = 4;
+
+/// What a tag may be, in characters, and what its key may not hold ([limits]).
+///
+/// [limits]: https://learn.microsoft.com/en-us/azure/azure-resource-manager/management/tag-resources#limitations
+const TAG_VALUE: usize = 256;
+const TAG_KEY: usize = 512;
+const NOT_IN_KEYS: [char; 8] = ['<', '>', '%', '&', '\\', '?', '/', '\0'];
+const RESERVED: [&str; 3] = ["microsoft", "azure", "windows"];
+/// Our own keys that a user may not write in another case.
+const OWN_KEYS: [&str; 1] = ["Name"];
 
 /// What every attempt of an order has in common.
 pub struct Parts {
@@ -121,19 +131,41 @@ pub fn identities(options: &CloudOptions) -> Result<Option<Identity>> {
             && lower
                 .split_once(IDENTITY)
                 .is_some_and(|(_, name)| !name.is_empty() && !name.contains('/'))
-            && id.chars().count() <= super::TAG_VALUE
+            && id.chars().count() <= TAG_VALUE
     };
     if ids.is_empty() || !ids.iter().all(is_id) {
         return Err(
             Failure::new(Class::Usage, format!("`--cloud-permission-set={given}` names no user-assigned identities"))
                 .hint(format!(
-                    "give resource ids, separated by commas: `/subscriptions/ID/resourceGroups/GROUP/providers/Microsoft.ManagedIdentity/userAssignedIdentities/NAME`, each of at most {} characters",
-                    super::TAG_VALUE
+                    "give resource ids, separated by commas: `/subscriptions/ID/resourceGroups/GROUP/providers/Microsoft.ManagedIdentity/userAssignedIdentities/NAME`, each of at most {TAG_VALUE} characters"
                 ))
                 .into(),
         );
     }
     Ok(Some(Identity::Given(ids)))
+}
+
+/// Refuses tags that Azure would.
+pub fn check_tags(options: &CloudOptions) -> Result<()> {
+    for pair in &options.cloud_metadata {
+        let (key, value) = metadata(pair)?;
+        let lower = key.to_ascii_lowercase();
+        let is_bad = key.chars().count() > TAG_KEY
+            || key.contains(NOT_IN_KEYS)
+            || RESERVED.iter().any(|prefix| lower.starts_with(prefix))
+            || OWN_KEYS.iter().any(|own| key != *own && own.eq_ignore_ascii_case(key))
+            || lower.starts_with("cml-")
+            || value.chars().count() > TAG_VALUE;
+        if is_bad {
+            return Err(Failure::new(Class::Usage, format!("`--cloud-metadata={pair}` is no tag that Azure takes"))
+                .hint(format!(
+                    "a key has at most {TAG_KEY} characters, none of `<>%&\\?/`, and does not begin with {}; a value has at most {TAG_VALUE}; upper and lower case of a key are the same",
+                    RESERVED.join(", ")
+                ))
+                .into());
+        }
+    }
+    Ok(())
 }
 
 /// The public half of a key whose private half is forgotten here: Azure makes no Linux machine without a password or a key, and takes [Ed25519][keys].

@@ -141,7 +141,7 @@ fn access(action: &str, refusal: &Refusal) -> Failure {
     let (message, hint) = if refusal.is("MissingSubscriptionRegistration") {
         (
             format!("the subscription has never used this part of Azure ({code})"),
-            "register it once: `az provider register --namespace Microsoft.Compute`, and the same for Microsoft.Network",
+            "register it once: `az provider register --namespace Microsoft.Compute`, and the same for Microsoft.Network and Microsoft.ManagedIdentity",
         )
     } else if refusal.is("RequestDisallowedByPolicy") {
         (

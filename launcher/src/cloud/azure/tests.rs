@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::body::{self, Identity};
-use super::place::Parts;
+use super::place::{Parts, check_tags};
 use super::view::{Group, Machine};
-use super::{attempts, check_tags, identity};
+use super::{attempts, identity};
 use crate::cloud::{Life, Order};
 use crate::options::{Cli, Command};
 
@@ -35,7 +35,11 @@ fn bodies(more: &[&str]) -> Vec<Value> {
     let mut parts = Parts::of(&order).unwrap();
     parts.public_key = "ssh-ed25519 AAAA cml".into();
     parts.custom_data = "IyEvYmluL3No".into();
-    let attempts = attempts(&order, &parts, &identity(&order).unwrap(), SUBNET);
+    let identities = match identity(&order).unwrap() {
+        Identity::Own => vec![IDENTITY.replace("ender", "runner")],
+        Identity::Given(ids) => ids,
+    };
+    let attempts = attempts(&order, &parts, &identities, SUBNET);
     attempts.into_iter().map(|(_, body)| body).collect()
 }
 
@@ -149,6 +153,19 @@ fn what_still_costs_money_is_not_gone() {
         Life::Stopped,
         "it was evicted, and its group is left"
     );
+}
+
+#[test]
+fn what_a_machine_left_to_be_done_is_read_from_its_group() {
+    let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+    let tags =
+        json!({ "cml-launch-id": "cml-A", "cml-deadline": "2026-01-01T12:00:00Z", "cml-pending-0": "{\"job\"", "cml-pending-1": ":1}" });
+    let left = group("cml-a", "Succeeded", &tags);
+    assert_eq!(
+        left.last_words().unwrap(),
+        "cml-phase name=rerun state=fail after=0 detail={\"job\":1}\n"
+    );
+    assert_eq!(left.instance(None, None, now).life, Life::Stopped, "its machine does not come");
 }
 
 #[test]

@@ -1,7 +1,10 @@
 //! What Azure says of a launch's group and of the machine in it. Pure.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use common::last_words;
+use common::phase::{self, Phase};
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -39,17 +42,9 @@ struct State {
 #[derive(Debug, Deserialize)]
 pub struct Machine {
     #[serde(default)]
-    identity: Option<Identity>,
-    #[serde(default)]
     zones: Vec<String>,
     #[serde(default)]
     properties: Properties,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Identity {
-    principal_id: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -120,6 +115,17 @@ impl Group {
         self.properties.provisioning_state.eq_ignore_ascii_case("Deleting")
     }
 
+    /// What its machine left to be done, as it would stand on the console that is gone with the machine.
+    pub fn last_words(&self) -> Option<String> {
+        let phase = Phase {
+            name: phase::RERUN.to_owned(),
+            state: phase::State::Fail,
+            after: Duration::ZERO,
+            detail: last_words::join(&self.tags)?,
+        };
+        Some(format!("{phase}\n"))
+    }
+
     /// When its launcher gives it up.
     fn is_past_deadline(&self, now: Timestamp) -> bool {
         let deadline = self.tags.get("cml-deadline").and_then(|at| at.parse::<Timestamp>().ok());
@@ -152,7 +158,9 @@ impl Group {
             return (Life::Gone, "deleting".to_owned());
         }
         let Some(machine) = machine else {
-            return if self.is_past_deadline(now) {
+            return if self.last_words().is_some() {
+                (Life::Stopped, "deleted".to_owned())
+            } else if self.is_past_deadline(now) {
                 (Life::Stopped, "evicted".to_owned())
             } else {
                 (Life::Live, "no machine".to_owned())
@@ -168,11 +176,6 @@ impl Group {
 }
 
 impl Machine {
-    /// Its own identity's id.
-    pub fn principal(&self) -> Option<&str> {
-        self.identity.as_ref()?.principal_id.as_deref()
-    }
-
     /// [Azure's word][states] for whether it has power, else how far its making is.
     ///
     /// [states]: https://learn.microsoft.com/en-us/azure/virtual-machines/states-billing

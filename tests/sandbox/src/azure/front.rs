@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 
 use super::answers::{Answer, Refusal, error};
-use super::{Asked, Azure, CLIENT, SUBSCRIPTION, TENANT, groups, lock, machines, operations, roles};
+use super::{Asked, Azure, CLIENT, SUBSCRIPTION, TENANT, groups, identities, lock, machines, operations, roles};
 use crate::faults::Effect;
 
 /// No body is longer.
@@ -113,6 +113,8 @@ fn name(method: &str, path: &str) -> String {
         ["subscriptions", _, "resourcegroups", _, "providers", _, kind, rest @ ..] => match (*kind, rest) {
             ("permissions", []) => "permissions",
             ("roleassignments", [_]) => "role",
+            ("userassignedidentities", [_]) => "identity",
+            ("tags", ["default"]) => "tags",
             ("virtualnetworks", [_]) => "network",
             ("publicipaddresses", []) => "addresses",
             ("virtualmachines", [_]) => "machine",
@@ -183,6 +185,8 @@ fn act(azure: &Azure, headers: &HeaderMap, name: &str, path: &str, query: Vec<(S
         "GET addresses" => groups::addresses(&call),
         "GET permissions" => roles::permissions(&call),
         "PUT role" => roles::assign(&call),
+        "PUT identity" => identities::put(&call),
+        "PATCH tags" => groups::merge_tags(&call),
         "PUT machine" => machines::put(&call),
         "GET machine" => machines::get(&call),
         "DELETE machine" => machines::delete(&call),

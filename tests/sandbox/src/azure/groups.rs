@@ -114,6 +114,7 @@ pub fn put(call: &Call) -> Result<Answer, Refusal> {
         deleting: None,
         network: None,
         machine: None,
+        identities: BTreeMap::new(),
         contributors: BTreeSet::new(),
     };
     let body = view(&group);
@@ -150,6 +151,24 @@ pub fn delete(call: &Call) -> Result<Answer, Refusal> {
         202,
         headers.into_iter().map(|(_, link)| ("location", link)).take(1).collect(),
         Value::Null,
+    ))
+}
+
+/// Adds tags to a group's.
+pub fn merge_tags(call: &Call) -> Result<Answer, Refusal> {
+    check::fields(&call.body, &["operation", "properties.tags"])?;
+    if call.body["operation"] != "Merge" {
+        return Err(check::invalid("InvalidRequestContent", "The sandbox only merges tags."));
+    }
+    let more = check::tags(&call.body["properties"]["tags"])?;
+    let mut state = lock(&call.azure.0.state);
+    roles::check(&mut state, &call.who, &call.parts[1].to_ascii_lowercase())?;
+    let group = open(&mut state.groups, call.parts[1])?;
+    let mut tags = group.tags.clone();
+    tags.extend(more);
+    group.tags = check::tags(&json!(tags))?;
+    Ok(Answer::ok(
+        json!({ "name": "default", "type": "Microsoft.Resources/tags", "properties": { "tags": group.tags } }),
     ))
 }
 

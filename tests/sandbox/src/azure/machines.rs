@@ -10,7 +10,7 @@ use super::answers::{Answer, Refusal};
 use super::front::Call;
 use super::groups::{missing, open};
 use super::metadata::{self, Metadata};
-use super::{Azure, Machine, SUBSCRIPTION, When, check, lock, operations, roles};
+use super::{Azure, Machine, SUBSCRIPTION, When, check, identities, lock, operations, roles};
 use crate::fleet::{Launch, Off, Ready, State};
 use crate::instance::user_data;
 
@@ -30,6 +30,7 @@ pub fn put(call: &Call) -> Result<Answer, Refusal> {
     check::machine(&call.body, name)?;
     let mut guard = lock(&call.azure.0.state);
     let state = &mut *guard;
+    identities::check_known(state, &call.body)?;
     let group = open(&mut state.groups, call.parts[1])?;
     let subnet = &call.body["properties"]["networkProfile"]["networkInterfaceConfigurations"][0]["properties"]["ipConfigurations"][0]["properties"]
         ["subnet"]["id"];
@@ -72,20 +73,11 @@ pub fn put(call: &Call) -> Result<Answer, Refusal> {
         Some(When::Later) => Some("AllocationFailed"),
         None => None,
     };
-    let own = call.body["identity"]["type"]
-        .as_str()
-        .is_some_and(|kind| kind.starts_with("SystemAssigned"));
-    state.next += 1;
     let machine = Machine {
-        principal: own.then(|| format!("principal-{}", state.next)),
-        known: false,
         created: SystemTime::now(),
         metadata: Metadata::new(&group.name, name, &call.body),
         body: call.body.clone(),
     };
-    if let Some(principal) = &machine.principal {
-        machine.metadata.is(principal);
-    }
     let answer = view(call.azure, name, &machine);
     let launch = launch(call.azure, &group.name, &machine, &size, &group.location);
     group.machine = Some(machine);
@@ -139,9 +131,6 @@ fn view(azure: &Azure, name: &str, machine: &Machine) -> Value {
     body["id"] = json!(format!(
         "/subscriptions/{SUBSCRIPTION}/resourceGroups/{name}/providers/Microsoft.Compute/virtualMachines/{name}"
     ));
-    if let Some(principal) = &machine.principal {
-        body["identity"]["principalId"] = json!(principal);
-    }
     let created = Timestamp::try_from(machine.created).map(|at| at.to_string()).unwrap_or_default();
     body["properties"]["timeCreated"] = json!(created);
     let state = azure.0.fleet.instance(name).map(|instance| instance.state);

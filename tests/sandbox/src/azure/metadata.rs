@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 use axum::Router;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
@@ -30,7 +30,6 @@ struct Known {
     group: String,
     name: String,
     body: Value,
-    principal: Option<String>,
     announced: Option<(&'static str, SystemTime)>,
     silent: bool,
 }
@@ -42,15 +41,9 @@ impl Metadata {
             group: group.into(),
             name: name.into(),
             body: body.clone(),
-            principal: None,
             announced: None,
             silent: false,
         })))
-    }
-
-    /// It has an identity of its own.
-    pub fn is(&self, principal: &str) {
-        lock(&self.0).principal = Some(principal.into());
     }
 
     /// From now on it says that this happens at this time.
@@ -96,6 +89,7 @@ pub async fn serve(metadata: Metadata, events: Events) -> Result<Service> {
     let shared = Shared { metadata, events };
     let app = Router::new()
         .route("/metadata/instance/compute", get(compute))
+        .route("/metadata/instance/compute/{leaf}", get(leaf))
         .route("/metadata/scheduledevents", get(scheduled).post(acknowledge))
         .route("/metadata/identity/oauth2/token", get(token))
         .layer(from_fn_with_state(shared.clone(), listen))
@@ -121,6 +115,18 @@ async fn listen(State(shared): State<Shared>, request: Request, next: Next) -> R
 }
 
 async fn compute(State(shared): State<Shared>) -> String {
+    about(&shared).to_string()
+}
+
+/// One of its members, as text.
+async fn leaf(State(shared): State<Shared>, Path(leaf): Path<String>, Query(query): Query<Form>) -> (StatusCode, String) {
+    match about(&shared)[leaf].as_str() {
+        Some(text) if query.get("format").is_some_and(|format| format == "text") => (StatusCode::OK, text.to_owned()),
+        _ => (StatusCode::NOT_FOUND, json!({ "error": "Not found" }).to_string()),
+    }
+}
+
+fn about(shared: &Shared) -> Value {
     let known = lock(&shared.metadata.0);
     let properties = &known.body["properties"];
     let tags = known.body["tags"].as_object().into_iter().flatten();
@@ -140,7 +146,6 @@ async fn compute(State(shared): State<Shared>) -> String {
         "vmSize": text(&properties["hardwareProfile"]["vmSize"]),
         "zone": text(&known.body["zones"][0]),
     })
-    .to_string()
 }
 
 async fn scheduled(State(shared): State<Shared>) -> String {
@@ -172,7 +177,7 @@ async fn acknowledge(State(shared): State<Shared>, body: String) -> StatusCode {
     StatusCode::OK
 }
 
-/// A token of the machine's own identity, or of the one that is named, or of the only one.
+/// A token of the machine's identity that is named, or of the only one.
 async fn token(State(shared): State<Shared>, Query(query): Query<Form>) -> (StatusCode, String) {
     /// How long it is said to live.
     const LIFE: Duration = Duration::from_hours(24);
@@ -185,7 +190,7 @@ async fn token(State(shared): State<Shared>, Query(query): Query<Form>) -> (Stat
         .collect();
     let found = match query.get("msi_res_id") {
         Some(wanted) => given.into_iter().find(|id| id.eq_ignore_ascii_case(wanted)),
-        None => known.principal.clone().or_else(|| (given.len() == 1).then(|| given[0].clone())),
+        None => (given.len() == 1).then(|| given[0].clone()),
     };
     let resource = query.get("resource").map(|resource| resource.trim_end_matches('/'));
     match found {

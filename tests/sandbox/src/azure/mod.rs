@@ -4,6 +4,7 @@ mod answers;
 mod check;
 mod front;
 mod groups;
+mod identities;
 mod machines;
 pub mod metadata;
 mod operations;
@@ -30,6 +31,8 @@ use metadata::Metadata;
 pub const SUBSCRIPTION: &str = "00000000-0000-4000-8000-00000000a2e0";
 /// The one tenant.
 pub const TENANT: &str = "11111111-1111-4111-8111-111111111111";
+/// The one identity that is the user's own, which may delete any group.
+pub const IDENTITY: &str = "/subscriptions/00000000-0000-4000-8000-00000000a2e0/resourceGroups/own/providers/Microsoft.ManagedIdentity/userAssignedIdentities/ender";
 /// The one service principal.
 pub const CLIENT: &str = "22222222-2222-4222-8222-222222222222";
 
@@ -91,15 +94,20 @@ struct Group {
     deleting: Option<SystemTime>,
     network: Option<Value>,
     machine: Option<Machine>,
-    /// Whoever may do anything in it.
+    /// By their resource ids in lower case.
+    identities: BTreeMap<String, Identity>,
+    /// The principals that may do anything in it.
     contributors: BTreeSet<String>,
+}
+
+struct Identity {
+    principal: String,
+    /// A new one is not known at once to whoever gives rights.
+    known: bool,
 }
 
 struct Machine {
     body: Value,
-    principal: Option<String>,
-    /// A new identity is not known at once.
-    known: bool,
     created: SystemTime,
     metadata: Metadata,
 }

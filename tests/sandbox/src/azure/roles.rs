@@ -5,21 +5,21 @@ use serde_json::json;
 use super::answers::{Answer, Refusal};
 use super::front::{Call, Caller};
 use super::groups::missing;
-use super::{Group, State, lock};
+use super::{Group, IDENTITY, State, identities, lock};
 
-/// The role that a machine gets.
+/// The role that a machine's identity gets.
 const CONTRIBUTOR: &str = "b24988ac-6180-42a0-ab88-20f7382dd24c";
 
-/// Whether somebody may delete in a group. An identity of the user's, which has a resource id, may.
+/// Whether somebody may change what is in a group. An identity of the user's may.
 pub fn check(state: &mut State, who: &Caller, name: &str) -> Result<(), Refusal> {
     let refuse = || {
-        let words = "The client does not have authorization to perform action 'delete' over the scope, or the scope is invalid.";
+        let words = "The client does not have authorization to perform the action over the scope, or the scope is invalid.";
         Err(Refusal(403, "AuthorizationFailed", words.into()))
     };
     let Caller::Machine(identity) = who else {
         return Ok(());
     };
-    if identity.starts_with('/') {
+    if identity.eq_ignore_ascii_case(IDENTITY) {
         return Ok(());
     }
     if state.slow_rights > 0 {
@@ -27,7 +27,7 @@ pub fn check(state: &mut State, who: &Caller, name: &str) -> Result<(), Refusal>
         return refuse();
     }
     match state.groups.get(name) {
-        Some(group) if group.contributors.contains(identity) => Ok(()),
+        Some(group) if identities::principal(state, identity).is_some_and(|principal| group.contributors.contains(principal)) => Ok(()),
         _ => refuse(),
     }
 }
@@ -81,20 +81,17 @@ pub fn assign(call: &Call) -> Result<Answer, Refusal> {
         .groups
         .get_mut(&call.parts[1].to_ascii_lowercase())
         .ok_or_else(|| missing(call.parts[1]))?;
-    let machine = group
-        .machine
-        .as_mut()
-        .filter(|machine| machine.principal.as_deref() == Some(&principal));
-    match machine {
-        Some(machine) if machine.known => {
+    let identity = group.identities.values_mut().find(|identity| identity.principal == principal);
+    match identity {
+        Some(identity) if identity.known => {
             if !group.contributors.insert(principal) {
                 return refuse(409, "RoleAssignmentExists", "The role assignment already exists.");
             }
             Ok(Answer(201, Vec::new(), call.body.clone()))
         }
         other => {
-            if let Some(machine) = other {
-                machine.known = true;
+            if let Some(identity) = other {
+                identity.known = true;
             }
             refuse(400, "PrincipalNotFound", "Principal does not exist in the directory.")
         }

@@ -142,7 +142,7 @@ impl Gce {
         }
         let detail = format!("the machine is taken in {} s", left.as_secs());
         self.0.events.push(Source::Cloud, "spot-notice", id, detail);
-        self.0.fleet.end_after(id, left, "compute.instances.preempted");
+        self.0.fleet.end_running_after(id, left, "compute.instances.preempted");
     }
 
     /// The host of a machine is going to be maintained, and the machine cannot be moved.
