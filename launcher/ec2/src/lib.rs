@@ -184,10 +184,11 @@ impl Client {
         instance.ok_or_else(|| Error::unreadable("RunInstances gave no instance"))
     }
 
-    /// Every instance with this tag that is not long gone; a `*` in the value stands for any text.
-    pub async fn tagged(&self, key: &str, value: &str) -> Result<Vec<Instance>> {
-        let tag = format!("tag:{key}");
-        let mut pages = self.sdk.describe_instances().filters(filter((&tag, value))).into_paginator().send();
+    /// Every instance that has this tag with one of these values and is not long gone; a `*` in a value stands for any text.
+    pub async fn tagged(&self, key: &str, values: &[&str]) -> Result<Vec<Instance>> {
+        let values = values.iter().map(|value| (*value).to_owned()).collect();
+        let filter = Filter::builder().name(format!("tag:{key}")).set_values(Some(values)).build();
+        let mut pages = self.sdk.describe_instances().filters(filter).into_paginator().send();
         let mut found = Vec::new();
         while let Some(page) = pages.try_next().await.map_err(Error::of)? {
             let instances = page.reservations().iter().flat_map(aws_sdk_ec2::types::Reservation::instances);

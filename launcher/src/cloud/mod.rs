@@ -32,7 +32,7 @@ pub trait Cloud: Send + Sync {
     /// Makes one instance; walks zones and candidate types on capacity errors. Returns as soon as the cloud has accepted it.
     async fn create(&self, order: &Order) -> Result<Instance>;
 
-    /// Every instance of ours that this means, as long as the cloud lists it, whatever became of the answer to [`Cloud::create`].
+    /// Every instance that this means, as long as the cloud lists it, whatever became of the answer to [`Cloud::create`].
     async fn find(&self, search: &Search<'_>) -> Result<Vec<Instance>>;
 
     /// Destroys an instance and all that was made with it; gone already is success.
@@ -49,7 +49,12 @@ pub enum Search<'a> {
     Launch(&'a str),
     /// Every one that this tool made.
     All,
+    /// Every one that this tool did not make and whose name begins like those of the tool that it replaces; whether that made it is for who asks to tell.
+    Legacy,
 }
+
+/// How the names begin that the old tool gave: its runners, and its tasks.
+pub const LEGACY: [&str; 2] = ["cml-", "tpi-"];
 
 /// An instance to make.
 #[derive(Debug, Clone)]
@@ -117,6 +122,21 @@ impl Instance {
     /// Whether it neither runs nor will run.
     pub fn is_gone(&self) -> bool {
         self.life != Life::Live
+    }
+
+    /// How a person removes it.
+    pub fn removal(&self, cloud: CloudKind) -> String {
+        let (id, region) = (&self.id, &self.region);
+        match cloud {
+            CloudKind::Aws => format!("aws ec2 terminate-instances --region {region} --instance-ids {id}"),
+            CloudKind::Azure => format!("az group delete --yes --name {id}"),
+            CloudKind::Gcp => format!(
+                "gcloud compute instances delete {} --zone {}",
+                id.rsplit('/').next().unwrap_or(id),
+                self.zone.as_deref().unwrap_or(region)
+            ),
+            CloudKind::Kubernetes => format!("kubectl delete job {id} --namespace {region}"),
+        }
     }
 }
 

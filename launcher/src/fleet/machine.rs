@@ -71,8 +71,7 @@ impl Machine {
 
     /// How long ago it was launched.
     pub fn age(&self, now: Timestamp) -> Option<Duration> {
-        let launched: Timestamp = self.instance.launched_at.parse().ok()?;
-        now.duration_since(launched).try_into().ok()
+        age(&self.instance, now)
     }
 
     /// What the forge says of its runner, in one word.
@@ -111,4 +110,10 @@ impl Machine {
             _ => Verdict::Keep,
         }
     }
+}
+
+/// How long ago an instance was launched, where its cloud says.
+pub fn age(instance: &Instance, now: Timestamp) -> Option<Duration> {
+    let launched: Timestamp = instance.launched_at.parse().ok()?;
+    now.duration_since(launched).try_into().ok()
 }

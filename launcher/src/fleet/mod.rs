@@ -1,5 +1,6 @@
 //! The machines that this tool made, after their launches: seen, read, ended, and cleaned up after.
 
+mod legacy;
 mod machine;
 mod reap;
 mod table;

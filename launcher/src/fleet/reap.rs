@@ -10,8 +10,9 @@ use jiff::Timestamp;
 use tokio::time::sleep;
 
 use super::Fleet;
+use super::legacy::Leftover;
 use super::machine::{Machine, Verdict};
-use crate::cloud::Instance;
+use crate::cloud::{Instance, Search};
 
 /// A runner that only restarts is back by then: what is to be destroyed is looked at twice.
 const SECOND_LOOK: Duration = Duration::from_secs(20);
@@ -23,7 +24,30 @@ impl Fleet<'_> {
     pub(super) async fn reap(&self) -> Result<String> {
         let machines = self.machines().await?;
         let doomed = self.doomed(&machines).await?;
-        self.clean(&machines, &doomed).await
+        let cleaned = self.clean(&machines, &doomed).await;
+        let legacy = self.legacy().await;
+        match cleaned {
+            Ok(said) => Ok(said + &legacy),
+            Err(error) => {
+                crate::write_out(legacy.as_bytes())?;
+                Err(error)
+            }
+        }
+    }
+
+    /// What the old tool left behind, of whatever repository: it does not say. Only told of, since what a name proves is not enough to end a machine.
+    async fn legacy(&self) -> String {
+        let found = match self.cloud.find(&Search::Legacy).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!("looking for machines that the old `cml` left behind: {error:#}");
+                return String::new();
+            }
+        };
+        let cloud = self.request.options.cloud.cloud;
+        let left = found.into_iter().filter_map(Leftover::of);
+        let now = Timestamp::now();
+        left.filter_map(|leftover| Some(leftover.line(cloud?, now))).collect()
     }
 
     /// Ends those of `found`, which the cloud has just listed, that nobody needs; forgets and runs again nothing else.

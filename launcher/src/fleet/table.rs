@@ -53,7 +53,7 @@ fn row(machine: &Machine, now: Timestamp) -> [String; HEAD.len()] {
 }
 
 /// `3d4h`, `2h5m`, `7m`
-fn age(age: Duration) -> String {
+pub fn age(age: Duration) -> String {
     let minutes = age.as_secs() / 60;
     let (days, hours) = (minutes / (24 * 60), minutes / 60 % 24);
     match (days, hours) {

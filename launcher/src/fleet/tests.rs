@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::forge::Runner;
@@ -8,7 +9,7 @@ use jiff::Timestamp;
 use super::machine::{Machine, Verdict};
 use super::{Command, Fleet, table};
 use crate::cloud::{Instance, Life};
-use crate::launch::tests::servers::Servers;
+use crate::launch::tests::servers::{Fault, Servers};
 use crate::launch::tests::world::{instance, request, runner};
 
 const DEADLINE: &str = "2026-03-04T05:16:07Z";
@@ -141,7 +142,42 @@ async fn an_orphan_is_destroyed_after_a_second_look() {
     let said = reap(&servers, &[]).await;
     assert_eq!(said, "trainer (i-1): terminated\n");
     let calls = servers.state().calls.clone();
-    assert_eq!(calls, ["find", "runners", "find", "runners", "destroy i-1"]);
+    assert_eq!(calls, ["find", "runners", "find", "runners", "destroy i-1", "find-legacy"]);
+}
+
+fn left_behind(servers: &Servers) {
+    let named = |id: &str, name: &str| Instance {
+        id: id.into(),
+        tags: [("Name".to_owned(), name.to_owned())].into(),
+        ..instance()
+    };
+    servers.state().legacy = vec![
+        named("i-old", "cml-cml-qvatfz183y-189owb5f-4cqojpqf"),
+        named("i-foreign", "cml-cml-qvatfz183y-189owb5f-4cqojpqg"),
+    ];
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_old_tool_left_is_told_of_and_left() {
+    for options in [&[][..], &["--dry-run"]] {
+        let servers = Servers::default();
+        left_behind(&servers);
+        let said = reap(&servers, options).await;
+        assert!(
+            said.starts_with("nothing to clean up (machines: 0)\ncml-cml-qvatfz183y-189owb5f-4cqojpqf (i-old, m7i.2xlarge, us-west-1a, ")
+        );
+        assert!(said.ends_with("remove it with `aws ec2 terminate-instances --region us-west-1 --instance-ids i-old`\n"));
+        assert_eq!((said.lines().count(), said.contains("i-foreign")), (2, false), "{said}");
+        assert_eq!(servers.state().calls, ["find", "find-legacy"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_looked_for_is_no_reason_to_fail() {
+    let servers = orphan();
+    let refused = Fault::Fail(Arc::new(|| anyhow::anyhow!("UnauthorizedOperation")));
+    servers.state().faults.push(("find-legacy".to_owned(), 0..1, refused));
+    assert_eq!(reap(&servers, &[]).await, "trainer (i-1): terminated\n");
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use common::error::{Class, Failure};
 use common::spec::CloudKind;
 use ec2::{Client, Kind, Launch, Market};
 
-use super::{Cloud, Instance, Life, Order, Search};
+use super::{Cloud, Instance, LEGACY, Life, Order, Search};
 use crate::bootstrap;
 use crate::catalog;
 use crate::options::CloudOptions;
@@ -49,6 +49,26 @@ impl Aws {
         let user_data = STANDARD.encode(bootstrap::gzip(order.startup_data.as_bytes())?);
         let attempt = |(number, target): (usize, &Target)| attempt(order, target, number, &user_data);
         targets.iter().enumerate().map(attempt).collect()
+    }
+
+    async fn tagged(&self, key: &str, values: &[&str]) -> Result<Vec<Instance>> {
+        let found = self.ec2.tagged(key, values).await;
+        let found = found.map_err(|error| refusal::of("DescribeInstances", error))?;
+        Ok(found.into_iter().map(|instance| self.instance(instance)).collect())
+    }
+
+    /// A user of the old tool could give a runner another `Name`, but not another `Id`; its tasks have no `Id`.
+    async fn legacy(&self) -> Result<Vec<Instance>> {
+        let patterns = LEGACY.map(|prefix| format!("{prefix}*"));
+        let patterns = patterns.each_ref().map(String::as_str);
+        let mut found = self.tagged("Id", &patterns).await?;
+        for instance in self.tagged("Name", &patterns).await? {
+            if !found.iter().any(|known| known.id == instance.id) {
+                found.push(instance);
+            }
+        }
+        found.retain(|instance| !instance.tags.contains_key(OURS.0));
+        Ok(found)
     }
 
     fn instance(&self, found: ec2::Instance) -> Instance {
@@ -178,13 +198,11 @@ impl Cloud for Aws {
     }
 
     async fn find(&self, search: &Search<'_>) -> Result<Vec<Instance>> {
-        let (key, value) = match *search {
-            Search::Launch(id) => (LAUNCH_ID, id),
-            Search::All => OURS,
-        };
-        let found = self.ec2.tagged(key, value).await;
-        let found = found.map_err(|error| refusal::of("DescribeInstances", error))?;
-        Ok(found.into_iter().map(|instance| self.instance(instance)).collect())
+        match *search {
+            Search::Launch(id) => self.tagged(LAUNCH_ID, &[id]).await,
+            Search::All => self.tagged(OURS.0, &[OURS.1]).await,
+            Search::Legacy => self.legacy().await,
+        }
     }
 
     async fn destroy(&self, instance_id: &str) -> Result<()> {

@@ -171,11 +171,18 @@ impl Azure {
             return Ok(found.into_iter().filter(Group::is_ours).collect());
         }
         let filter = format!("tagName eq '{OURS}'");
-        let query = [("api-version", GROUPS), ("$filter", filter.as_str())];
+        let mut query = vec![("api-version", GROUPS)];
+        // Azure's filters know tags only.
+        let is_meant = if let Search::Legacy = search {
+            Group::may_be_legacy
+        } else {
+            query.push(("$filter", filter.as_str()));
+            Group::is_ours
+        };
         let mut found = Vec::new();
         let mut page = self.arm.get::<Page<Group>>(&self.arm.path("/resourcegroups"), &query).await?;
         while let Some(this) = page {
-            found.extend(this.value.into_iter().filter(Group::is_ours));
+            found.extend(this.value.into_iter().filter(is_meant));
             page = match &this.next_link {
                 Some(link) => Some(self.arm.next(link).await?),
                 None => None,

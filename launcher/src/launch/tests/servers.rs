@@ -50,6 +50,8 @@ pub struct State {
     /// Of other launches.
     pub others: Vec<Instance>,
     pub console: String,
+    /// What may have been left by the old tool.
+    pub legacy: Vec<Instance>,
 }
 
 /// Both servers.
@@ -176,6 +178,9 @@ impl Cloud for Servers {
     }
 
     async fn find(&self, search: &Search<'_>) -> Result<Vec<Instance>> {
+        if *search == Search::Legacy {
+            return self.call("find-legacy", "", |state| state.legacy.clone()).await;
+        }
         self.call("find", "", |state| {
             let is_own = |order: &Order| matches!(*search, Search::Launch(id) if id == order.launch_id);
             assert!(*search == Search::All || state.order.as_ref().is_none_or(is_own));
