@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use e2e::{Outcome, Scene, until};
+use sandbox::cloud;
 use sandbox::forge::Kind;
 
 e2e::on_every_forge! {
@@ -11,6 +12,60 @@ e2e::on_every_forge! {
     the_registration_of_a_machine_that_vanished_is_deleted
         except GitLab "it takes a runner for online until it has been silent for two hours",
     a_job_that_could_not_be_run_again_before_the_machine_died_is_by_who_cleans_up,
+}
+
+/// What the old tool called a machine of its own, and a name like it whose checksum is wrong.
+const LEFT_BEHIND: &str = "cml-cml-qvatfz183y-189owb5f-4cqojpqf";
+const FOREIGN: &str = "cml-cml-qvatfz183y-189owb5f-4cqojpqg";
+
+/// A machine of the old tool is told of with what removes it, and nothing is done to it.
+async fn what_the_old_tool_left_is_told_of_and_left(cloud: cloud::Kind, removal: &str) {
+    let scene = Scene::over(cloud).await;
+    for name in [LEFT_BEHIND, FOREIGN] {
+        scene.world.cloud.foreign(name);
+    }
+    for options in [&["reap", "--dry-run"][..], &["reap"], &["list"]] {
+        let cloud = format!("--cloud={}", cloud.name());
+        let line = [&["runner"], options, &[cloud.as_str()]].concat();
+        let outcome = Scene::finish(scene.command(&line)).await;
+        outcome.succeeded();
+        let said = &outcome.stdout;
+        let is_told = said.contains(&format!("{LEFT_BEHIND} (")) && said.contains(removal);
+        assert_eq!((is_told, said.contains(FOREIGN)), (options[0] == "reap", false), "{outcome:#?}");
+    }
+    let instances = scene.world.fleet.instances();
+    assert!(
+        instances.len() == 2 && instances.iter().all(|one| !one.state.is_over()),
+        "{instances:#?}"
+    );
+    for instance in instances {
+        scene.world.fleet.vanish(&instance.id);
+    }
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn what_the_old_tool_left_on_ec2() {
+    let removal = "aws ec2 terminate-instances --region us-west-1 --instance-ids i-00000000000000e01";
+    what_the_old_tool_left_is_told_of_and_left(cloud::Kind::Aws, removal).await;
+}
+
+#[tokio::test]
+async fn what_the_old_tool_left_on_azure() {
+    let removal = format!("az group delete --yes --name {LEFT_BEHIND}");
+    what_the_old_tool_left_is_told_of_and_left(cloud::Kind::Azure, &removal).await;
+}
+
+#[tokio::test]
+async fn what_the_old_tool_left_on_google_cloud() {
+    let removal = format!("gcloud compute instances delete {LEFT_BEHIND} --zone us-west1-b");
+    what_the_old_tool_left_is_told_of_and_left(cloud::Kind::Gcp, &removal).await;
+}
+
+#[tokio::test]
+async fn what_the_old_tool_left_in_a_cluster() {
+    let removal = format!("kubectl delete job {LEFT_BEHIND} --namespace ci");
+    what_the_old_tool_left_is_told_of_and_left(cloud::Kind::Kubernetes, &removal).await;
 }
 
 /// What asks for an interrupted job to run again.

@@ -209,6 +209,11 @@ impl Azure {
         Some(state.groups.get(id)?.machine.as_ref()?.metadata.clone())
     }
 
+    /// Somebody else makes a group of this name, and a machine in it.
+    pub fn foreign(&self, name: &str) {
+        machines::foreign(self, name);
+    }
+
     /// What a command is told of where this is, and who it is here; its key is made of `secret`.
     pub fn command_env(&self, secret: &str) -> Vec<(&'static str, String)> {
         secret.clone_into(&mut lock(&self.0.state).secret);

@@ -140,6 +140,11 @@ impl Ec2 {
         self.0.events.push(Source::Cloud, "metadata-silent", id, "");
     }
 
+    /// Somebody else makes a machine with this name and id, as tags.
+    pub fn foreign(&self, name: &str) {
+        run::foreign(self, name);
+    }
+
     /// What a command is told; its key is made of `secret`.
     pub fn command_env(&self, secret: &str) -> Vec<(&'static str, String)> {
         vec![

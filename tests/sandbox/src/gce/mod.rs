@@ -163,6 +163,11 @@ impl Gce {
         self.0.events.push(Source::Cloud, "metadata-silent", id, "");
     }
 
+    /// Somebody else makes a machine of this name.
+    pub fn foreign(&self, name: &str) {
+        instances::foreign(self, name);
+    }
+
     /// What a command is told: a federation with an identity of its own, as on GitHub; its key is made of `secret`.
     pub fn command_env(&self, secret: &str) -> Vec<(&'static str, String)> {
         let base = format!("http://{}", self.0.address);
