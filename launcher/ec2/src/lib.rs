@@ -17,7 +17,7 @@ use aws_config::{AppName, BehaviorVersion, Region};
 use aws_sdk_ec2::types::Filter;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use retry::CapacityIsAnAnswer;
 
@@ -35,6 +35,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 const ATTEMPT: Duration = Duration::from_secs(30);
 /// One connection.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// As what spot instances are sold that need no licence.
+const LINUX: &str = "Linux/UNIX";
 
 /// A client for one region.
 pub struct Client {
@@ -195,6 +198,20 @@ impl Client {
             found.extend(instances.map(convert::instance));
         }
         Ok(found)
+    }
+
+    /// What a spot instance of this type costs in this zone now, in USD an hour; none where it is not sold.
+    pub async fn spot_price(&self, kind: &str, zone: &str) -> Result<Option<f64>> {
+        let request = self
+            .sdk
+            .describe_spot_price_history()
+            .instance_types(kind.into())
+            .product_descriptions(LINUX)
+            .availability_zone(zone)
+            // From now on: that which is in force, and no history.
+            .start_time(SystemTime::now().into());
+        let answer = request.send().await.map_err(Error::of)?;
+        Ok(convert::spot_price(answer.spot_price_history()))
     }
 
     /// Destroys an instance; one that is gone already is destroyed.

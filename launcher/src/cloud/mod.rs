@@ -20,9 +20,29 @@ use serde::Serialize;
 
 use crate::options::CloudOptions;
 
+/// What machines cost, where a cloud says so to whoever asks.
+#[async_trait]
+pub trait Prices {
+    /// USD an hour of the machine itself, as it is sold now: without disk, address and traffic, and without anybody's discounts. None where that is not known.
+    async fn hourly(&self, offer: &Offer) -> Result<Option<f64>>;
+}
+
+/// What has one price.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Offer {
+    /// Native type.
+    pub kind: String,
+    /// Native region.
+    pub region: String,
+    /// Native zone, where there are zones.
+    pub zone: Option<String>,
+    /// Whether it may be taken back.
+    pub spot: bool,
+}
+
 /// One per cloud. Every method may be called again after a failure.
 #[async_trait]
-pub trait Cloud: Send + Sync {
+pub trait Cloud: Prices + Send + Sync {
     /// Refuses what this cloud does not support, before anything is asked or created.
     fn supports(&self, options: &CloudOptions) -> Result<()>;
 
@@ -122,6 +142,16 @@ impl Instance {
     /// Whether it neither runs nor will run.
     pub fn is_gone(&self) -> bool {
         self.life != Life::Live
+    }
+
+    /// As what it is sold.
+    pub fn offer(&self) -> Offer {
+        Offer {
+            kind: self.kind.clone(),
+            region: self.region.clone(),
+            zone: self.zone.clone(),
+            spot: self.spot,
+        }
     }
 
     /// How a person removes it.

@@ -109,9 +109,11 @@ fn a_machine_is_known_by_its_tags() {
 
 #[test]
 fn the_table_and_the_list() {
-    let machines = [machine("running", Some(runner("trainer", true))), machine("running", None)];
-    let text = table::text(&machines, at("2026-03-04T07:11:07Z"));
-    insta::assert_snapshot!("list", [text, table::json(&machines).unwrap()].join("\n"));
+    let mut machines = [machine("running", Some(runner("trainer", true))), machine("running", None)];
+    machines[0].hourly = Some(0.6096);
+    let now = at("2026-03-04T07:11:07Z");
+    let text = table::text(&machines, now);
+    insta::assert_snapshot!("list", [text, table::json(&machines, now).unwrap()].join("\n"));
     assert_eq!(table::text(&[], at(DEADLINE)), "no machines\n");
 }
 
@@ -230,6 +232,52 @@ async fn the_runner_of_a_name_is_that_of_the_last_machine_of_that_name() {
     let machines = fleet.machines().await.unwrap();
     let seen: Vec<_> = machines.iter().map(|one| (one.instance.id.as_str(), one.runner_state())).collect();
     assert_eq!(seen, [("i-old", "none"), ("i-new", "offline")]);
+}
+
+async fn list(servers: &Servers) -> serde_json::Value {
+    let request = request(&["--output=json"]);
+    let fleet = Fleet {
+        request: &request,
+        forge: servers,
+        cloud: servers,
+    };
+    serde_json::from_str(&fleet.act(&Command::List).await.unwrap()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_price_is_asked_for_once_and_need_not_be_known() {
+    let servers = orphan();
+    {
+        let mut state = servers.state();
+        state.prices.insert("m7i.2xlarge".into(), 0.25);
+        let another = |id: &str, kind: &str| Instance {
+            id: id.into(),
+            kind: kind.into(),
+            ..tagged("running")
+        };
+        state.others = vec![another("i-2", "m7i.2xlarge"), another("i-3", "p5.48xlarge")];
+    }
+    let listed = list(&servers).await;
+    let hourly: Vec<Option<f64>> = listed.as_array().unwrap().iter().map(|one| one["hourly_usd"].as_f64()).collect();
+    assert_eq!(hourly, [Some(0.25), Some(0.25), None]);
+    assert!(
+        listed[0]["cost_usd"].as_f64().unwrap() > 0.0 && listed[2]["cost_usd"].is_null(),
+        "{listed}"
+    );
+    assert_eq!(
+        servers.state().calls,
+        ["find", "runners", "hourly m7i.2xlarge", "hourly p5.48xlarge"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_does_not_wait_for_prices_for_ever() {
+    for fault in [Fault::Hang, Fault::Fail(Arc::new(|| anyhow::anyhow!("UnauthorizedOperation")))] {
+        let servers = orphan();
+        servers.state().faults.push(("hourly".to_owned(), 0..1, fault));
+        let listed = list(&servers).await;
+        assert!(listed[0]["name"] == "trainer" && listed[0]["hourly_usd"].is_null(), "{listed}");
+    }
 }
 
 /// What a launch says when it looks at what the cloud lists.

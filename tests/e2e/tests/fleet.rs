@@ -14,6 +14,63 @@ e2e::on_every_forge! {
     a_job_that_could_not_be_run_again_before_the_machine_died_is_by_who_cleans_up,
 }
 
+/// What is listed of the one machine that was launched with these options, as a table and as JSON.
+async fn listed(scene: &Scene, options: &[&str]) -> (String, serde_json::Value) {
+    scene
+        .launch(&[&["--name=trainer", "--idle-timeout=never"], options].concat())
+        .await
+        .succeeded();
+    let cloud = format!("--cloud={}", scene.world.cloud.kind().name());
+    let list = async |more: &[&str]| {
+        let outcome = Scene::finish(scene.command(&[&["runner", "list", &cloud], more].concat())).await;
+        outcome.succeeded();
+        outcome.stdout
+    };
+    let (table, json) = (list(&[]).await, list(&["--output=json"]).await);
+    let end = scene.command(&["runner", "terminate", "trainer", &cloud]);
+    Scene::finish(end).await.succeeded();
+    scene.all_gone().await;
+    (table, serde_json::from_str::<serde_json::Value>(&json).unwrap()[0].take())
+}
+
+#[tokio::test]
+async fn a_spot_machine_on_ec2_has_a_price() {
+    let scene = Scene::new().await;
+    let (table, machine) = listed(&scene, &["--cloud-spot"]).await;
+    assert_eq!(
+        (&machine["hourly_usd"], machine["cost_usd"].is_number()),
+        (&0.1234.into(), true),
+        "{machine}"
+    );
+    assert!(table.contains("COST") && table.contains('$'), "{table}");
+    let requests = scene.world.ec2().requests();
+    let asked: Vec<_> = requests.iter().filter(|(action, _)| action == "DescribeSpotPriceHistory").collect();
+    assert_eq!(asked.len(), 2, "once a list, and never by a launch");
+    assert_eq!(machine["zone"], asked[0].1["AvailabilityZone"].as_str());
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_price_that_nobody_tells_is_none() {
+    let scene = Scene::new().await;
+    scene.world.ec2().fail("DescribeSpotPriceHistory", "UnauthorizedOperation", 2);
+    let (table, machine) = listed(&scene, &["--cloud-spot"]).await;
+    assert!(machine["hourly_usd"].is_null() && machine["cost_usd"].is_null(), "{machine}");
+    assert!(!table.contains('$'), "{table}");
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_machine_on_azure_has_a_price() {
+    let scene = Scene::over(cloud::Kind::Azure).await;
+    let (table, machine) = listed(&scene, &[]).await;
+    assert_eq!(machine["hourly_usd"], 0.5, "{machine}");
+    assert!(table.contains('$'), "{table}");
+    let (_, machine) = listed(&scene, &["--cloud-spot"]).await;
+    assert_eq!(machine["hourly_usd"], 0.0625, "{machine}");
+    scene.end().await;
+}
+
 /// What the old tool called a machine of its own, and a name like it whose checksum is wrong.
 const LEFT_BEHIND: &str = "cml-cml-qvatfz183y-189owb5f-4cqojpqf";
 const FOREIGN: &str = "cml-cml-qvatfz183y-189owb5f-4cqojpqg";

@@ -13,7 +13,7 @@ use common::error::{Class, Failure};
 use common::spec::CloudKind;
 use ec2::{Client, Kind, Launch, Market};
 
-use super::{Cloud, Instance, LEGACY, Life, Order, Search};
+use super::{Cloud, Instance, LEGACY, Life, Offer, Order, Prices, Search};
 use crate::bootstrap;
 use crate::catalog;
 use crate::options::CloudOptions;
@@ -143,6 +143,20 @@ fn planned(launch: &Launch) -> String {
         format!("tags {}", tags.join(" ")),
     ]
     .join(", ")
+}
+
+#[async_trait]
+impl Prices for Aws {
+    /// Of spot machines only: the price list of the others is another service's.
+    async fn hourly(&self, offer: &Offer) -> Result<Option<f64>> {
+        match &offer.zone {
+            Some(zone) if offer.spot => {
+                let price = self.ec2.spot_price(&offer.kind, zone).await;
+                price.map_err(|error| refusal::of("DescribeSpotPriceHistory", error))
+            }
+            _ => Ok(None),
+        }
+    }
 }
 
 #[async_trait]

@@ -6,6 +6,7 @@ mod credential;
 mod ending;
 mod endpoint;
 mod place;
+mod price;
 mod refusal;
 mod view;
 
@@ -14,13 +15,13 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use async_trait::async_trait;
 use common::error::{Class, Failure};
 use common::http::Answer;
 use jiff::Timestamp;
 
-use super::{Cloud, Instance, Life, Order, Search};
+use super::{Cloud, Instance, Life, Offer, Order, Prices, Search};
 use crate::options::{CloudOptions, metadata};
 use arm::{Arm, Error, Refusal};
 use body::Identity;
@@ -260,6 +261,17 @@ fn check_tags(options: &CloudOptions) -> Result<()> {
         }
     }
     Ok(())
+}
+
+#[async_trait]
+impl Prices for Azure {
+    async fn hourly(&self, offer: &Offer) -> Result<Option<f64>> {
+        let answer = self.arm.outside(&price::address(&self.arm.prices, offer)?).await?;
+        if !answer.status.is_success() {
+            bail!("the list of prices answers {}", answer.status);
+        }
+        Ok(answer.json::<price::List>()?.hourly(offer.spot))
+    }
 }
 
 #[async_trait]

@@ -20,7 +20,7 @@ use common::error::{Class, Failure};
 use common::spec::CloudKind;
 use jiff::Timestamp;
 
-use super::{Cloud, Instance, LEGACY, Life, Order, Search};
+use super::{Cloud, Instance, LEGACY, Life, Offer, Order, Prices, Search};
 use crate::catalog;
 use crate::options::CloudOptions;
 use body::{Found, last};
@@ -181,6 +181,14 @@ fn planned(order: &Order, target: &Target) -> Result<String> {
         format!("labels {}", labels.join(" ")),
     ]
     .join(", "))
+}
+
+#[async_trait]
+impl Prices for Gcp {
+    /// Google's price list is by parts of machines, not by types.
+    async fn hourly(&self, _: &Offer) -> Result<Option<f64>> {
+        Ok(None)
+    }
 }
 
 #[async_trait]

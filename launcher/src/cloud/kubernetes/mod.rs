@@ -16,7 +16,7 @@ use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostPar
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, Request};
 use kube::{Api, Client, Resource as _};
 
-use super::{Cloud, Instance, LEGACY, Order, Search};
+use super::{Cloud, Instance, LEGACY, Offer, Order, Prices, Search};
 use crate::catalog;
 use crate::options::{CloudOptions, metadata};
 use connect::patiently;
@@ -127,6 +127,14 @@ impl Kubernetes {
                 Vec::new()
             }
         }
+    }
+}
+
+#[async_trait]
+impl Prices for Kubernetes {
+    /// A cluster does not know what its nodes cost.
+    async fn hourly(&self, _: &Offer) -> Result<Option<f64>> {
+        Ok(None)
     }
 }
 

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::world::{instance, runner};
-use crate::cloud::{Cloud, Instance, Life, Order, Search};
+use crate::cloud::{Cloud, Instance, Life, Offer, Order, Prices, Search};
 use crate::options::CloudOptions;
 
 type Error = Arc<dyn Fn() -> anyhow::Error + Send + Sync>;
@@ -52,6 +52,8 @@ pub struct State {
     pub console: String,
     /// What may have been left by the old tool.
     pub legacy: Vec<Instance>,
+    /// By types.
+    pub prices: BTreeMap<String, f64>,
 }
 
 /// Both servers.
@@ -151,6 +153,14 @@ impl Forge for Servers {
 
     async fn rerun(&self, _: &Rerun) -> Result<RerunOutcome> {
         anyhow::bail!("a launcher does not ask for it")
+    }
+}
+
+#[async_trait]
+impl Prices for Servers {
+    async fn hourly(&self, offer: &Offer) -> Result<Option<f64>> {
+        self.call("hourly", &offer.kind, |state| state.prices.get(&offer.kind).copied())
+            .await
     }
 }
 

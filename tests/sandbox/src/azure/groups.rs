@@ -74,7 +74,7 @@ pub fn list(call: &Call) -> Result<Answer, Refusal> {
             "InvalidFilterInQueryString",
             format!("Invalid $filter '{filter}' specified in the query string."),
         ));
-    };
+    }
     let state = lock(&call.azure.0.state);
     let found: Vec<&Group> = state
         .groups

@@ -7,6 +7,7 @@ mod groups;
 mod machines;
 pub mod metadata;
 mod operations;
+mod prices;
 mod roles;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -224,6 +225,7 @@ impl Azure {
             ("AZURE_CLIENT_SECRET", secret.into()),
             ("AZURE_AUTHORITY_HOST", self.url()),
             ("AZURE_RESOURCE_MANAGER_ENDPOINT", self.url()),
+            ("AZURE_RETAIL_PRICES_ENDPOINT", self.url()),
         ]
     }
 

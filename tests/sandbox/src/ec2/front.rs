@@ -77,6 +77,7 @@ fn act(ec2: &Ec2, action: &str, form: &Form, region: &str) -> Result<String, Ref
         "DescribeVpcs" => Ok(offers::vpcs(form)),
         "DescribeSecurityGroups" => offers::groups(form),
         "DescribeInstanceTypeOfferings" => Ok(offers::type_offerings(form, region)),
+        "DescribeSpotPriceHistory" => offers::spot_prices(form),
         "DescribeInstanceTypes" => offers::types(form),
         _ => check::no_action(action),
     }
