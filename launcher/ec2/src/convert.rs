@@ -1,7 +1,6 @@
 //! From the SDK's types to ours.
 
 use aws_sdk_ec2::types;
-use aws_smithy_types::DateTime;
 use aws_smithy_types::date_time::Format;
 
 use crate::{Group, Image, Instance, Subnet};
@@ -77,34 +76,9 @@ pub fn instance(instance: &types::Instance) -> Instance {
     }
 }
 
-/// The newest of some prices; a text that is no number is none.
-pub fn spot_price(prices: &[types::SpotPrice]) -> Option<f64> {
-    let newest = prices.iter().max_by_key(|price| price.timestamp().map(DateTime::secs))?;
-    newest.spot_price()?.parse().ok().filter(|price: &f64| price.is_finite())
-}
-
 /// Consoles hold whatever a kernel wrote: what is no text is replaced.
 pub fn console(encoded: &str) -> String {
     let packed: String = encoded.split_whitespace().collect();
     let bytes = aws_smithy_types::base64::decode(packed).unwrap_or_default();
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use aws_sdk_ec2::types::SpotPrice;
-    use aws_smithy_types::DateTime;
-
-    use super::spot_price;
-
-    #[test]
-    fn the_newest_price_is_in_force() {
-        let price = |at, price: &str| SpotPrice::builder().timestamp(DateTime::from_secs(at)).spot_price(price).build();
-        assert_eq!(spot_price(&[]), None);
-        let prices = [price(1, "0.30"), price(3, "0.1234"), price(2, "0.20")];
-        assert_eq!(spot_price(&prices), Some(0.1234));
-        for unreadable in ["", "free", "NaN", "inf"] {
-            assert_eq!(spot_price(&[price(1, unreadable)]), None, "{unreadable}");
-        }
-    }
 }

@@ -9,6 +9,7 @@
 mod convert;
 mod error;
 mod launch;
+mod price;
 mod retry;
 
 use aws_config::retry::RetryConfig;
@@ -17,7 +18,7 @@ use aws_config::{AppName, BehaviorVersion, Region};
 use aws_sdk_ec2::types::Filter;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use retry::CapacityIsAnAnswer;
 
@@ -36,12 +37,11 @@ const ATTEMPT: Duration = Duration::from_secs(30);
 /// One connection.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// As what spot instances are sold that need no licence.
-const LINUX: &str = "Linux/UNIX";
-
 /// A client for one region.
 pub struct Client {
     sdk: aws_sdk_ec2::Client,
+    /// The price list is a service of its own.
+    pricing: aws_sdk_pricing::Client,
 }
 
 /// A machine image.
@@ -125,8 +125,10 @@ impl Client {
         if let Ok(name) = AppName::new("cml") {
             loader = loader.app_name(name);
         }
-        let config = aws_sdk_ec2::config::Builder::from(&loader.load().await).retry_classifier(CapacityIsAnAnswer);
+        let shared = loader.load().await;
+        let config = aws_sdk_ec2::config::Builder::from(&shared).retry_classifier(CapacityIsAnAnswer);
         Self {
+            pricing: price::client(&shared),
             sdk: aws_sdk_ec2::Client::from_conf(config.build()),
         }
     }
@@ -198,20 +200,6 @@ impl Client {
             found.extend(instances.map(convert::instance));
         }
         Ok(found)
-    }
-
-    /// What a spot instance of this type costs in this zone now, in USD an hour; none where it is not sold.
-    pub async fn spot_price(&self, kind: &str, zone: &str) -> Result<Option<f64>> {
-        let request = self
-            .sdk
-            .describe_spot_price_history()
-            .instance_types(kind.into())
-            .product_descriptions(LINUX)
-            .availability_zone(zone)
-            // From now on: that which is in force, and no history.
-            .start_time(SystemTime::now().into());
-        let answer = request.send().await.map_err(Error::of)?;
-        Ok(convert::spot_price(answer.spot_price_history()))
     }
 
     /// Destroys an instance; one that is gone already is destroyed.

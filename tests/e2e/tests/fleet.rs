@@ -51,6 +51,15 @@ async fn a_spot_machine_on_ec2_has_a_price() {
 }
 
 #[tokio::test]
+async fn any_other_machine_on_ec2_has_its_list_price() {
+    let scene = Scene::new().await;
+    let (table, machine) = listed(&scene, &[]).await;
+    assert_eq!(machine["hourly_usd"], 0.4032, "{machine}");
+    assert!(table.contains('$'), "{table}");
+    scene.end().await;
+}
+
+#[tokio::test]
 async fn a_price_that_nobody_tells_is_none() {
     let scene = Scene::new().await;
     scene.world.ec2().fail("DescribeSpotPriceHistory", "UnauthorizedOperation", 2);

@@ -147,15 +147,16 @@ fn planned(launch: &Launch) -> String {
 
 #[async_trait]
 impl Prices for Aws {
-    /// Of spot machines only: the price list of the others is another service's.
     async fn hourly(&self, offer: &Offer) -> Result<Option<f64>> {
-        match &offer.zone {
-            Some(zone) if offer.spot => {
-                let price = self.ec2.spot_price(&offer.kind, zone).await;
-                price.map_err(|error| refusal::of("DescribeSpotPriceHistory", error))
-            }
-            _ => Ok(None),
+        if !offer.spot {
+            let price = self.ec2.list_price(&offer.kind, &offer.region).await;
+            return price.map_err(|error| refusal::of("GetProducts", error));
         }
+        let Some(zone) = &offer.zone else {
+            return Ok(None);
+        };
+        let price = self.ec2.spot_price(&offer.kind, zone).await;
+        price.map_err(|error| refusal::of("DescribeSpotPriceHistory", error))
     }
 }
 

@@ -4,6 +4,7 @@ mod answers;
 mod check;
 mod front;
 mod offers;
+mod prices;
 mod refusal;
 mod run;
 
@@ -151,6 +152,7 @@ impl Ec2 {
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY.into()),
             ("AWS_SECRET_ACCESS_KEY", secret.into()),
             ("AWS_ENDPOINT_URL_EC2", self.url()),
+            ("AWS_ENDPOINT_URL_PRICING", self.url()),
             ("AWS_EC2_METADATA_DISABLED", "true".into()),
         ]
     }

@@ -274,30 +274,6 @@ pub fn types(form: &Form) -> Result<String, Refusal> {
     Ok(items("instanceTypeSet", kinds.iter().map(describe)))
 }
 
-/// What every spot instance costs in every zone, in USD an hour.
-const SPOT_PRICE: &str = "0.123400";
-
-/// Those of Linux only, which is all that there is.
-pub fn spot_prices(form: &Form) -> Result<String, Refusal> {
-    let kinds = list(form, "InstanceType");
-    for kind in &kinds {
-        check::kind(kind)?;
-    }
-    let zone = form.get("AvailabilityZone").map(String::as_str).unwrap_or_default();
-    let product = list(form, "ProductDescription").into_iter().find(|product| product == "Linux/UNIX");
-    let describe = |kind: &String| {
-        let product = product.as_ref()?;
-        Some(
-            text("instanceType", kind)
-                + &text("productDescription", product)
-                + &text("spotPrice", SPOT_PRICE)
-                + &text("timestamp", "2026-03-04T05:06:07.000Z")
-                + &text("availabilityZone", zone),
-        )
-    };
-    Ok(items("spotPriceHistorySet", kinds.iter().filter_map(describe)))
-}
-
 fn items_of(name: &str, value: &str) -> String {
     group(name, &text("item", value))
 }
