@@ -1,4 +1,4 @@
-//! The EC2 calls that the launcher makes, in types of our own: the only crate that compiles aws-sdk-ec2.
+//! The EC2 calls that the launcher makes, and the price list's one, in types of our own: the only crate that compiles the SDK.
 
 // No panic on an instance, nor in what it shares: `unwrap` and `expect` are refused everywhere, these where they would be reachable.
 #![cfg_attr(
