@@ -145,11 +145,17 @@ fn planned(launch: &Launch) -> String {
     .join(", ")
 }
 
+/// Where the price list has a machine: a local zone is a place of its own there, called as the zone is but for the last letter, like the zones of a region.
+fn listed_in(offer: &Offer) -> &str {
+    let zone = offer.zone.as_deref().unwrap_or(&offer.region);
+    zone.strip_suffix(|c: char| c.is_ascii_lowercase()).unwrap_or(zone)
+}
+
 #[async_trait]
 impl Prices for Aws {
     async fn hourly(&self, offer: &Offer) -> Result<Option<f64>> {
         if !offer.spot {
-            let price = self.ec2.list_price(&offer.kind, &offer.region).await;
+            let price = self.ec2.list_price(&offer.kind, listed_in(offer)).await;
             return price.map_err(|error| refusal::of("GetProducts", error));
         }
         let Some(zone) = &offer.zone else {
@@ -237,5 +243,28 @@ impl Cloud for Aws {
     async fn console(&self, instance_id: &str) -> Result<String> {
         let output = self.ec2.console(instance_id).await;
         output.map_err(|error| refusal::of("GetConsoleOutput", error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::listed_in;
+    use crate::cloud::Offer;
+
+    #[test]
+    fn a_local_zone_has_prices_of_its_own() {
+        for (zone, place) in [
+            (None, "us-west-2"),
+            (Some("us-west-2a"), "us-west-2"),
+            (Some("us-west-2-lax-1a"), "us-west-2-lax-1"),
+        ] {
+            let offer = Offer {
+                kind: "c5.large".into(),
+                region: "us-west-2".into(),
+                zone: zone.map(str::to_owned),
+                spot: false,
+            };
+            assert_eq!(listed_in(&offer), place);
+        }
     }
 }
