@@ -1,4 +1,4 @@
-//! The EC2 calls that the launcher makes, in types of our own: the only crate that compiles aws-sdk-ec2.
+//! The EC2 calls that the launcher makes, and the price list's one, in types of our own: the only crate that compiles the SDK.
 
 // No panic on an instance, nor in what it shares: `unwrap` and `expect` are refused everywhere, these where they would be reachable.
 #![cfg_attr(
@@ -9,6 +9,7 @@
 mod convert;
 mod error;
 mod launch;
+mod price;
 mod retry;
 
 use aws_config::retry::RetryConfig;
@@ -39,6 +40,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// A client for one region.
 pub struct Client {
     sdk: aws_sdk_ec2::Client,
+    /// The price list is a service of its own.
+    pricing: aws_sdk_pricing::Client,
 }
 
 /// A machine image.
@@ -122,8 +125,10 @@ impl Client {
         if let Ok(name) = AppName::new("cml") {
             loader = loader.app_name(name);
         }
-        let config = aws_sdk_ec2::config::Builder::from(&loader.load().await).retry_classifier(CapacityIsAnAnswer);
+        let shared = loader.load().await;
+        let config = aws_sdk_ec2::config::Builder::from(&shared).retry_classifier(CapacityIsAnAnswer);
         Self {
+            pricing: price::client(&shared),
             sdk: aws_sdk_ec2::Client::from_conf(config.build()),
         }
     }
@@ -184,10 +189,11 @@ impl Client {
         instance.ok_or_else(|| Error::unreadable("RunInstances gave no instance"))
     }
 
-    /// Every instance with this tag that is not long gone; a `*` in the value stands for any text.
-    pub async fn tagged(&self, key: &str, value: &str) -> Result<Vec<Instance>> {
-        let tag = format!("tag:{key}");
-        let mut pages = self.sdk.describe_instances().filters(filter((&tag, value))).into_paginator().send();
+    /// Every instance that has this tag with one of these values and is not long gone; a `*` in a value stands for any text.
+    pub async fn tagged(&self, key: &str, values: &[&str]) -> Result<Vec<Instance>> {
+        let values = values.iter().map(|value| (*value).to_owned()).collect();
+        let filter = Filter::builder().name(format!("tag:{key}")).set_values(Some(values)).build();
+        let mut pages = self.sdk.describe_instances().filters(filter).into_paginator().send();
         let mut found = Vec::new();
         while let Some(page) = pages.try_next().await.map_err(Error::of)? {
             let instances = page.reservations().iter().flat_map(aws_sdk_ec2::types::Reservation::instances);

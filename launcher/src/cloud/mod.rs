@@ -20,9 +20,29 @@ use serde::Serialize;
 
 use crate::options::CloudOptions;
 
+/// What machines cost, where a cloud says so to whoever asks.
+#[async_trait]
+pub trait Prices {
+    /// USD an hour of the machine itself, as it is sold now: without disk, address and traffic, and without anybody's discounts. None where that is not known.
+    async fn hourly(&self, offer: &Offer) -> Result<Option<f64>>;
+}
+
+/// What has one price.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Offer {
+    /// Native type.
+    pub kind: String,
+    /// Native region.
+    pub region: String,
+    /// Native zone, where there are zones.
+    pub zone: Option<String>,
+    /// Whether it may be taken back.
+    pub spot: bool,
+}
+
 /// One per cloud. Every method may be called again after a failure.
 #[async_trait]
-pub trait Cloud: Send + Sync {
+pub trait Cloud: Prices + Send + Sync {
     /// Refuses what this cloud does not support, before anything is asked or created.
     fn supports(&self, options: &CloudOptions) -> Result<()>;
 
@@ -32,7 +52,7 @@ pub trait Cloud: Send + Sync {
     /// Makes one instance; walks zones and candidate types on capacity errors. Returns as soon as the cloud has accepted it.
     async fn create(&self, order: &Order) -> Result<Instance>;
 
-    /// Every instance of ours that this means, as long as the cloud lists it, whatever became of the answer to [`Cloud::create`].
+    /// Every instance that this means, as long as the cloud lists it, whatever became of the answer to [`Cloud::create`].
     async fn find(&self, search: &Search<'_>) -> Result<Vec<Instance>>;
 
     /// Destroys an instance and all that was made with it; gone already is success.
@@ -49,7 +69,12 @@ pub enum Search<'a> {
     Launch(&'a str),
     /// Every one that this tool made.
     All,
+    /// Every one that this tool did not make and whose name begins like those of the tool that it replaces; whether that made it is for who asks to tell.
+    Legacy,
 }
+
+/// How the names begin that the old tool gave: its runners, and its tasks.
+pub const LEGACY: [&str; 2] = ["cml-", "tpi-"];
 
 /// An instance to make.
 #[derive(Debug, Clone)]
@@ -117,6 +142,31 @@ impl Instance {
     /// Whether it neither runs nor will run.
     pub fn is_gone(&self) -> bool {
         self.life != Life::Live
+    }
+
+    /// As what it is sold.
+    pub fn offer(&self) -> Offer {
+        Offer {
+            kind: self.kind.clone(),
+            region: self.region.clone(),
+            zone: self.zone.clone(),
+            spot: self.spot,
+        }
+    }
+
+    /// How a person removes it.
+    pub fn removal(&self, cloud: CloudKind) -> String {
+        let (id, region) = (&self.id, &self.region);
+        match cloud {
+            CloudKind::Aws => format!("aws ec2 terminate-instances --region {region} --instance-ids {id}"),
+            CloudKind::Azure => format!("az group delete --yes --name {id}"),
+            CloudKind::Gcp => format!(
+                "gcloud compute instances delete {} --zone {}",
+                id.rsplit('/').next().unwrap_or(id),
+                self.zone.as_deref().unwrap_or(region)
+            ),
+            CloudKind::Kubernetes => format!("kubectl delete job {id} --namespace {region}"),
+        }
     }
 }
 

@@ -11,6 +11,8 @@ use crate::cloud::{Instance, Life};
 /// How long past its deadline a machine without an online runner is left alone: its own timer ends it before.
 const PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 
+const HOUR: Duration = Duration::from_hours(1);
+
 /// One machine.
 #[derive(Debug, Clone)]
 pub struct Machine {
@@ -20,6 +22,8 @@ pub struct Machine {
     pub instance: Instance,
     /// What the forge says of its runner; none where it has no such runner.
     pub runner: Option<Runner>,
+    /// USD an hour, where the cloud says; asked for only when machines are listed.
+    pub hourly: Option<f64>,
 }
 
 /// What is to be done with a machine.
@@ -41,6 +45,7 @@ impl Machine {
             name: name.unwrap_or(&instance.id).clone(),
             instance,
             runner: None,
+            hourly: None,
         }
     }
 
@@ -71,8 +76,12 @@ impl Machine {
 
     /// How long ago it was launched.
     pub fn age(&self, now: Timestamp) -> Option<Duration> {
-        let launched: Timestamp = self.instance.launched_at.parse().ok()?;
-        now.duration_since(launched).try_into().ok()
+        age(&self.instance, now)
+    }
+
+    /// USD that it has cost so far at its price of now.
+    pub fn cost(&self, now: Timestamp) -> Option<f64> {
+        Some(self.hourly? * self.age(now)?.as_secs_f64() / HOUR.as_secs_f64())
     }
 
     /// What the forge says of its runner, in one word.
@@ -111,4 +120,10 @@ impl Machine {
             _ => Verdict::Keep,
         }
     }
+}
+
+/// How long ago an instance was launched, where its cloud says.
+pub fn age(instance: &Instance, now: Timestamp) -> Option<Duration> {
+    let launched: Timestamp = instance.launched_at.parse().ok()?;
+    now.duration_since(launched).try_into().ok()
 }

@@ -1,11 +1,13 @@
 //! The machines that this tool made, after their launches: seen, read, ended, and cleaned up after.
 
+mod legacy;
 mod machine;
 mod reap;
 mod table;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -13,9 +15,9 @@ use common::error::{Class, Failure};
 use common::forge::{Forge, Removal, When, Which};
 use common::log::escape;
 use jiff::Timestamp;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
-use crate::cloud::{Cloud, Instance, Life, Search};
+use crate::cloud::{Cloud, Instance, Life, Offer, Search};
 use crate::options::Output;
 use crate::request::Request;
 use crate::session::Session;
@@ -24,6 +26,9 @@ use machine::Machine;
 
 /// How long a launch that is done may go on with it: looking twice takes a third of that.
 const TIDY: Duration = Duration::from_mins(1);
+
+/// How long a list waits for prices, all of them together.
+const PRICES: Duration = Duration::from_secs(10);
 
 /// What is to be done with them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,9 +113,29 @@ impl Fleet<'_> {
     async fn list(&self) -> Result<String> {
         let mut machines = self.machines().await?;
         machines.retain(|machine| !machine.instance.is_gone());
+        self.price(&mut machines).await;
         match self.request.options.decision.output {
             Output::Text => Ok(table::text(&machines, Timestamp::now())),
-            Output::Json => Ok(table::json(&machines)?),
+            Output::Json => Ok(table::json(&machines, Timestamp::now())?),
+        }
+    }
+
+    /// Asks what each costs, once for all that are sold as the same; what nobody says in time stays unknown.
+    async fn price(&self, machines: &mut [Machine]) {
+        let end = Instant::now() + PRICES;
+        let mut known: BTreeMap<Offer, Option<f64>> = BTreeMap::new();
+        for machine in machines {
+            let offer = machine.instance.offer();
+            if !known.contains_key(&offer) {
+                let asked = timeout_at(end, self.cloud.hourly(&offer)).await;
+                let price = asked.unwrap_or_else(|_| Err(anyhow::anyhow!("the cloud does not answer")));
+                let price = price.unwrap_or_else(|error| {
+                    tracing::debug!("asking what {} in {} costs: {error:#}", offer.kind, offer.region);
+                    None
+                });
+                known.insert(offer.clone(), price);
+            }
+            machine.hourly = known.get(&offer).copied().flatten();
         }
     }
 

@@ -3,15 +3,16 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use common::forge::{Declined, Interrupted, Pending, Rerun, RerunOutcome};
 use common::phase::{self, Phase, State};
 use jiff::Timestamp;
 use tokio::time::sleep;
 
 use super::Fleet;
+use super::legacy::Leftover;
 use super::machine::{Machine, Verdict};
-use crate::cloud::Instance;
+use crate::cloud::{Instance, Life, Search};
 
 /// A runner that only restarts is back by then: what is to be destroyed is looked at twice.
 const SECOND_LOOK: Duration = Duration::from_secs(20);
@@ -23,7 +24,30 @@ impl Fleet<'_> {
     pub(super) async fn reap(&self) -> Result<String> {
         let machines = self.machines().await?;
         let doomed = self.doomed(&machines).await?;
-        self.clean(&machines, &doomed).await
+        let cleaned = self.clean(&machines, &doomed).await;
+        let legacy = self.legacy().await;
+        match cleaned {
+            Ok(said) => Ok(said + &legacy),
+            Err(error) => {
+                crate::write_out(legacy.as_bytes())?;
+                Err(error)
+            }
+        }
+    }
+
+    /// What the old tool left behind, of whatever repository: it does not say. Only told of, since what a name proves is not enough to end a machine.
+    async fn legacy(&self) -> String {
+        let found = match self.cloud.find(&Search::Legacy).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!("looking for machines that the old `cml` left behind: {error:#}");
+                return String::new();
+            }
+        };
+        let cloud = self.request.options.cloud.cloud;
+        let left = found.into_iter().filter_map(Leftover::of);
+        let now = Timestamp::now();
+        left.filter_map(|leftover| Some(leftover.line(cloud?, now))).collect()
     }
 
     /// Ends those of `found`, which the cloud has just listed, that nobody needs; forgets and runs again nothing else.
@@ -53,7 +77,13 @@ impl Fleet<'_> {
         for machine in machines {
             // Before it is destroyed: not every cloud keeps the console of what is gone.
             if machine.instance.is_gone() {
-                note(self.run_again(machine).await);
+                let outcome = self.run_again(machine).await;
+                let is_kept = outcome.is_err() && machine.instance.life == Life::Stopped;
+                note(outcome);
+                if is_kept {
+                    // Its last words would go with it; it costs next to nothing, and the next time may do better.
+                    continue;
+                }
             }
             match machine.verdict(Timestamp::now()) {
                 Verdict::Destroy(why) if doomed.contains(&machine.instance.id) => note(self.destroy(machine, why).await),
@@ -116,8 +146,14 @@ impl Fleet<'_> {
 
     /// Runs again what the machine could not before it died; nothing to say where there is no such thing.
     async fn run_again(&self, machine: &Machine) -> Result<String> {
-        // A console that cannot be read any more has nothing to tell.
-        let console = self.cloud.console(&machine.instance.id).await.unwrap_or_default();
+        let console = match self.cloud.console(&machine.instance.id).await {
+            Ok(console) => console,
+            Err(error) if machine.instance.life == Life::Stopped => {
+                return Err(error.context(format!("reading the last words of {}, which is kept", machine.name)));
+            }
+            // A console that cannot be read any more has nothing to tell.
+            Err(_) => String::new(),
+        };
         let Some(pending) = pending(&console) else {
             return Ok(String::new());
         };
@@ -137,7 +173,7 @@ impl Fleet<'_> {
             patience: RERUN,
             budget: RERUN,
         };
-        Ok(match self.forge.rerun(&request).await? {
+        Ok(match self.forge.rerun(&request).await.with_context(|| what.clone())? {
             RerunOutcome::Requested(_) => format!("{what} runs again\n"),
             // Said once: whoever reaps every hour has heard it before.
             RerunOutcome::Declined(Declined::AlreadyRerun | Declined::Succeeded | Declined::Cancelled | Declined::Unknown) => String::new(),

@@ -10,7 +10,10 @@ use serde::Serialize;
 
 use super::machine::{Machine, Verdict};
 
-const HEAD: [&str; 8] = ["NAME", "ID", "TYPE", "ZONE", "STATE", "AGE", "RUNNER", "REMARK"];
+const HEAD: [&str; 9] = ["NAME", "ID", "TYPE", "ZONE", "STATE", "AGE", "COST", "RUNNER", "REMARK"];
+
+/// In a dollar.
+const CENTS: f64 = 100.0;
 
 /// A table; the widths follow the widest cells.
 pub fn text(machines: &[Machine], now: Timestamp) -> String {
@@ -47,13 +50,14 @@ fn row(machine: &Machine, now: Timestamp) -> [String; HEAD.len()] {
         instance.zone.clone().unwrap_or_else(|| instance.region.clone()),
         instance.state.split(' ').next().unwrap_or_default().to_owned(),
         machine.age(now).map(age).unwrap_or_default(),
+        machine.cost(now).map(|cost| format!("${cost:.2}")).unwrap_or_default(),
         machine.runner_state().to_owned(),
         remark.to_owned(),
     ]
 }
 
 /// `3d4h`, `2h5m`, `7m`
-fn age(age: Duration) -> String {
+pub fn age(age: Duration) -> String {
     let minutes = age.as_secs() / 60;
     let (days, hours) = (minutes / (24 * 60), minutes / 60 % 24);
     match (days, hours) {
@@ -76,6 +80,9 @@ struct Row<'a> {
     ip: Option<&'a str>,
     spot: bool,
     launched_at: &'a str,
+    /// The machine itself at its price of now, where that is known; so far, to the cent.
+    hourly_usd: Option<f64>,
+    cost_usd: Option<f64>,
     /// `none`, `offline`, `idle`, `busy`
     runner: &'a str,
     /// The workflow run that launched it.
@@ -85,7 +92,7 @@ struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    fn of(machine: &'a Machine) -> Self {
+    fn of(machine: &'a Machine, now: Timestamp) -> Self {
         let instance = &machine.instance;
         Self {
             name: &machine.name,
@@ -97,6 +104,8 @@ impl<'a> Row<'a> {
             ip: instance.ip.as_deref(),
             spot: instance.spot,
             launched_at: &instance.launched_at,
+            hourly_usd: machine.hourly,
+            cost_usd: machine.cost(now).map(|cost| (cost * CENTS).round() / CENTS),
             runner: machine.runner_state(),
             run: machine.run(),
             deadline: machine.deadline().map(|at| at.to_string()),
@@ -105,7 +114,7 @@ impl<'a> Row<'a> {
 }
 
 /// One JSON array.
-pub fn json(machines: &[Machine]) -> Result<String> {
-    let rows: Vec<Row<'_>> = machines.iter().map(Row::of).collect();
+pub fn json(machines: &[Machine], now: Timestamp) -> Result<String> {
+    let rows: Vec<Row<'_>> = machines.iter().map(|machine| Row::of(machine, now)).collect();
     Ok(serde_json::to_string(&rows).context("writing the list")? + "\n")
 }

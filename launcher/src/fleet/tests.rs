@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::forge::Runner;
@@ -8,7 +9,7 @@ use jiff::Timestamp;
 use super::machine::{Machine, Verdict};
 use super::{Command, Fleet, table};
 use crate::cloud::{Instance, Life};
-use crate::launch::tests::servers::Servers;
+use crate::launch::tests::servers::{Fault, Servers};
 use crate::launch::tests::world::{instance, request, runner};
 
 const DEADLINE: &str = "2026-03-04T05:16:07Z";
@@ -108,9 +109,11 @@ fn a_machine_is_known_by_its_tags() {
 
 #[test]
 fn the_table_and_the_list() {
-    let machines = [machine("running", Some(runner("trainer", true))), machine("running", None)];
-    let text = table::text(&machines, at("2026-03-04T07:11:07Z"));
-    insta::assert_snapshot!("list", [text, table::json(&machines).unwrap()].join("\n"));
+    let mut machines = [machine("running", Some(runner("trainer", true))), machine("running", None)];
+    machines[0].hourly = Some(0.6096);
+    let now = at("2026-03-04T07:11:07Z");
+    let text = table::text(&machines, now);
+    insta::assert_snapshot!("list", [text, table::json(&machines, now).unwrap()].join("\n"));
     assert_eq!(table::text(&[], at(DEADLINE)), "no machines\n");
 }
 
@@ -141,7 +144,42 @@ async fn an_orphan_is_destroyed_after_a_second_look() {
     let said = reap(&servers, &[]).await;
     assert_eq!(said, "trainer (i-1): terminated\n");
     let calls = servers.state().calls.clone();
-    assert_eq!(calls, ["find", "runners", "find", "runners", "destroy i-1"]);
+    assert_eq!(calls, ["find", "runners", "find", "runners", "destroy i-1", "find-legacy"]);
+}
+
+fn left_behind(servers: &Servers) {
+    let named = |id: &str, name: &str| Instance {
+        id: id.into(),
+        tags: [("Name".to_owned(), name.to_owned())].into(),
+        ..instance()
+    };
+    servers.state().legacy = vec![
+        named("i-old", "cml-cml-qvatfz183y-189owb5f-4cqojpqf"),
+        named("i-foreign", "cml-cml-qvatfz183y-189owb5f-4cqojpqg"),
+    ];
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_old_tool_left_is_told_of_and_left() {
+    for options in [&[][..], &["--dry-run"]] {
+        let servers = Servers::default();
+        left_behind(&servers);
+        let said = reap(&servers, options).await;
+        assert!(
+            said.starts_with("nothing to clean up (machines: 0)\ncml-cml-qvatfz183y-189owb5f-4cqojpqf (i-old, m7i.2xlarge, us-west-1a, ")
+        );
+        assert!(said.ends_with("remove it with `aws ec2 terminate-instances --region us-west-1 --instance-ids i-old`\n"));
+        assert_eq!((said.lines().count(), said.contains("i-foreign")), (2, false), "{said}");
+        assert_eq!(servers.state().calls, ["find", "find-legacy"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_looked_for_is_no_reason_to_fail() {
+    let servers = orphan();
+    let refused = Fault::Fail(Arc::new(|| anyhow::anyhow!("UnauthorizedOperation")));
+    servers.state().faults.push(("find-legacy".to_owned(), 0..1, refused));
+    assert_eq!(reap(&servers, &[]).await, "trainer (i-1): terminated\n");
 }
 
 #[tokio::test(start_paused = true)]
@@ -165,6 +203,28 @@ async fn a_dry_run_only_says_so() {
         "trainer (i-1): would be terminated, it is past its deadline, and has no runner\n"
     );
     assert!(servers.state().instances.contains("i-1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_machine_is_kept_as_long_as_its_job_cannot_be_run_again() {
+    let servers = Servers::default();
+    servers.state().others = vec![tagged("stopped")];
+    let job = r#"{"job":{"run":"42","attempt":1,"repository":"octo/train","key":"train"},"launch":null}"#;
+    servers.state().console = format!("cml-phase name=rerun state=fail after=3 detail={job}\n");
+    let request = request(&[]);
+    let fleet = Fleet {
+        request: &request,
+        forge: &servers,
+        cloud: &servers,
+    };
+    let error = fleet.act(&Command::Reap).await.unwrap_err();
+    assert!(format!("{error:#}").contains("the interrupted job of run 42"), "{error:#}");
+    let calls = servers.state().calls.clone();
+    assert!(!calls.iter().any(|call| call.starts_with("destroy")), "{calls:?}");
+    // Nobody's last words are lost where there are none.
+    servers.state().console.clear();
+    let said = fleet.act(&Command::Reap).await.unwrap();
+    assert!(said.contains("terminated"), "{said}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,6 +254,52 @@ async fn the_runner_of_a_name_is_that_of_the_last_machine_of_that_name() {
     let machines = fleet.machines().await.unwrap();
     let seen: Vec<_> = machines.iter().map(|one| (one.instance.id.as_str(), one.runner_state())).collect();
     assert_eq!(seen, [("i-old", "none"), ("i-new", "offline")]);
+}
+
+async fn list(servers: &Servers) -> serde_json::Value {
+    let request = request(&["--output=json"]);
+    let fleet = Fleet {
+        request: &request,
+        forge: servers,
+        cloud: servers,
+    };
+    serde_json::from_str(&fleet.act(&Command::List).await.unwrap()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_price_is_asked_for_once_and_need_not_be_known() {
+    let servers = orphan();
+    {
+        let mut state = servers.state();
+        state.prices.insert("m7i.2xlarge".into(), 0.25);
+        let another = |id: &str, kind: &str| Instance {
+            id: id.into(),
+            kind: kind.into(),
+            ..tagged("running")
+        };
+        state.others = vec![another("i-2", "m7i.2xlarge"), another("i-3", "p5.48xlarge")];
+    }
+    let listed = list(&servers).await;
+    let hourly: Vec<Option<f64>> = listed.as_array().unwrap().iter().map(|one| one["hourly_usd"].as_f64()).collect();
+    assert_eq!(hourly, [Some(0.25), Some(0.25), None]);
+    assert!(
+        listed[0]["cost_usd"].as_f64().unwrap() > 0.0 && listed[2]["cost_usd"].is_null(),
+        "{listed}"
+    );
+    assert_eq!(
+        servers.state().calls,
+        ["find", "runners", "hourly m7i.2xlarge", "hourly p5.48xlarge"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_does_not_wait_for_prices_for_ever() {
+    for fault in [Fault::Hang, Fault::Fail(Arc::new(|| anyhow::anyhow!("UnauthorizedOperation")))] {
+        let servers = orphan();
+        servers.state().faults.push(("hourly".to_owned(), 0..1, fault));
+        let listed = list(&servers).await;
+        assert!(listed[0]["name"] == "trainer" && listed[0]["hourly_usd"].is_null(), "{listed}");
+    }
 }
 
 /// What a launch says when it looks at what the cloud lists.

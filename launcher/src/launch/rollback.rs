@@ -5,7 +5,6 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use common::error::{Class, Report};
 use common::forge::{Removal, RunnerId, When, Which};
-use common::spec::CloudKind;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::{Launch, Made, Making};
@@ -93,7 +92,7 @@ impl Launch<'_> {
                     "the instance {} in {} is still there ({error:#}): remove it with `{}`",
                     instance.id,
                     instance.region,
-                    removal(self.prepared.cloud, instance)
+                    instance.removal(self.prepared.cloud)
                 ));
             }
             tracing::warn!("destroying instance {}: {error:#}; trying again", instance.id);
@@ -139,20 +138,5 @@ impl Launch<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// How a person removes an instance.
-fn removal(cloud: CloudKind, instance: &Instance) -> String {
-    let (id, region) = (&instance.id, &instance.region);
-    match cloud {
-        CloudKind::Aws => format!("aws ec2 terminate-instances --region {region} --instance-ids {id}"),
-        CloudKind::Azure => format!("az group delete --yes --name {id}"),
-        CloudKind::Gcp => format!(
-            "gcloud compute instances delete {} --zone {}",
-            id.rsplit('/').next().unwrap_or(id),
-            instance.zone.as_deref().unwrap_or(region)
-        ),
-        CloudKind::Kubernetes => format!("kubectl delete job {id} --namespace {region}"),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use e2e::{Outcome, Scene};
+use e2e::{Outcome, Scene, until};
 use sandbox::cloud::Kind;
 use sandbox::faults::{Effect, Fault, Gate};
 use sandbox::fleet::State;
@@ -60,6 +60,30 @@ async fn a_machine_without_an_account_stops_and_is_deleted_by_who_cleans_up() {
         "{}",
         cleaned.stdout
     );
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_machine_whose_job_could_not_be_run_again_is_stopped_with_its_console() {
+    let scene = scene().await;
+    let gate = scene.world.dir().join("gate");
+    let run = scene.job(&until(&gate));
+    scene.launch(&[]).await.succeeded();
+    scene.working().await;
+    // The first question of a re-run.
+    scene
+        .world
+        .forge
+        .faults()
+        .answer("GET /repos/*/actions/runs/*", usize::MAX, 401, "{}");
+    scene.world.fleet.signal_agent(&scene.world.fleet.instances()[0].id).unwrap();
+    scene.event("instance-stopped").await;
+    scene.world.forge.faults().clear();
+    let reaped = fleet(&scene, &["reap"]).await.stdout;
+    assert!(reaped.contains("runs again") && reaped.contains("terminated"), "{reaped}");
+    std::fs::write(&gate, "").unwrap();
+    scene.launch(&[]).await.succeeded();
+    assert_eq!(scene.conclusion(run).await, "success");
     scene.end().await;
 }
 

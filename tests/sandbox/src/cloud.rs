@@ -165,6 +165,11 @@ impl Cloud {
         ask!(self, server => server.silence_metadata(id));
     }
 
+    /// Somebody else makes a machine of this name, which runs nothing.
+    pub fn foreign(&self, name: &str) {
+        ask!(self, server => server.foreign(name));
+    }
+
     /// What a command is told of where the cloud is, and who it is there; its key is made of `secret`.
     pub fn command_env(&self, secret: &str) -> Vec<(&'static str, String)> {
         ask!(self, server => server.command_env(secret))

@@ -270,17 +270,6 @@ impl Fleet {
         });
     }
 
-    /// The same, unless it has powered itself off by then: what is off is not taken.
-    pub fn end_running_after(&self, id: &str, left: Duration, reason: &'static str) {
-        let (fleet, id) = (self.clone(), id.to_owned());
-        lock(&self.0.tasks).spawn(async move {
-            tokio::time::sleep(left).await;
-            if fleet.instance(&id).is_some_and(|instance| instance.state != State::Stopped) {
-                fleet.end(&id, reason);
-            }
-        });
-    }
-
     /// The machine is lost without a word.
     pub fn vanish(&self, id: &str) {
         self.end(id, "it was lost");

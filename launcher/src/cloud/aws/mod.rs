@@ -13,7 +13,7 @@ use common::error::{Class, Failure};
 use common::spec::CloudKind;
 use ec2::{Client, Kind, Launch, Market};
 
-use super::{Cloud, Instance, Life, Order, Search};
+use super::{Cloud, Instance, LEGACY, Life, Offer, Order, Prices, Search};
 use crate::bootstrap;
 use crate::catalog;
 use crate::options::CloudOptions;
@@ -49,6 +49,26 @@ impl Aws {
         let user_data = STANDARD.encode(bootstrap::gzip(order.startup_data.as_bytes())?);
         let attempt = |(number, target): (usize, &Target)| attempt(order, target, number, &user_data);
         targets.iter().enumerate().map(attempt).collect()
+    }
+
+    async fn tagged(&self, key: &str, values: &[&str]) -> Result<Vec<Instance>> {
+        let found = self.ec2.tagged(key, values).await;
+        let found = found.map_err(|error| refusal::of("DescribeInstances", error))?;
+        Ok(found.into_iter().map(|instance| self.instance(instance)).collect())
+    }
+
+    /// A user of the old tool could give a runner another `Name`, but not another `Id`; its tasks have no `Id`.
+    async fn legacy(&self) -> Result<Vec<Instance>> {
+        let patterns = LEGACY.map(|prefix| format!("{prefix}*"));
+        let patterns = patterns.each_ref().map(String::as_str);
+        let mut found = self.tagged("Id", &patterns).await?;
+        for instance in self.tagged("Name", &patterns).await? {
+            if !found.iter().any(|known| known.id == instance.id) {
+                found.push(instance);
+            }
+        }
+        found.retain(|instance| !instance.tags.contains_key(OURS.0));
+        Ok(found)
     }
 
     fn instance(&self, found: ec2::Instance) -> Instance {
@@ -125,6 +145,27 @@ fn planned(launch: &Launch) -> String {
     .join(", ")
 }
 
+/// Where the price list has a machine: a local zone is a place of its own there, called as the zone is but for the last letter, like the zones of a region.
+fn listed_in(offer: &Offer) -> &str {
+    let zone = offer.zone.as_deref().unwrap_or(&offer.region);
+    zone.strip_suffix(|c: char| c.is_ascii_lowercase()).unwrap_or(zone)
+}
+
+#[async_trait]
+impl Prices for Aws {
+    async fn hourly(&self, offer: &Offer) -> Result<Option<f64>> {
+        if !offer.spot {
+            let price = self.ec2.list_price(&offer.kind, listed_in(offer)).await;
+            return price.map_err(|error| refusal::of("GetProducts", error));
+        }
+        let Some(zone) = &offer.zone else {
+            return Ok(None);
+        };
+        let price = self.ec2.spot_price(&offer.kind, zone).await;
+        price.map_err(|error| refusal::of("DescribeSpotPriceHistory", error))
+    }
+}
+
 #[async_trait]
 impl Cloud for Aws {
     fn supports(&self, options: &CloudOptions) -> Result<()> {
@@ -178,13 +219,11 @@ impl Cloud for Aws {
     }
 
     async fn find(&self, search: &Search<'_>) -> Result<Vec<Instance>> {
-        let (key, value) = match *search {
-            Search::Launch(id) => (LAUNCH_ID, id),
-            Search::All => OURS,
-        };
-        let found = self.ec2.tagged(key, value).await;
-        let found = found.map_err(|error| refusal::of("DescribeInstances", error))?;
-        Ok(found.into_iter().map(|instance| self.instance(instance)).collect())
+        match *search {
+            Search::Launch(id) => self.tagged(LAUNCH_ID, &[id]).await,
+            Search::All => self.tagged(OURS.0, &[OURS.1]).await,
+            Search::Legacy => self.legacy().await,
+        }
     }
 
     async fn destroy(&self, instance_id: &str) -> Result<()> {
@@ -204,5 +243,28 @@ impl Cloud for Aws {
     async fn console(&self, instance_id: &str) -> Result<String> {
         let output = self.ec2.console(instance_id).await;
         output.map_err(|error| refusal::of("GetConsoleOutput", error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::listed_in;
+    use crate::cloud::Offer;
+
+    #[test]
+    fn a_local_zone_has_prices_of_its_own() {
+        for (zone, place) in [
+            (None, "us-west-2"),
+            (Some("us-west-2a"), "us-west-2"),
+            (Some("us-west-2-lax-1a"), "us-west-2-lax-1"),
+        ] {
+            let offer = Offer {
+                kind: "c5.large".into(),
+                region: "us-west-2".into(),
+                zone: zone.map(str::to_owned),
+                spot: false,
+            };
+            assert_eq!(listed_in(&offer), place);
+        }
     }
 }

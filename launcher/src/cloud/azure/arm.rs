@@ -26,6 +26,8 @@ const WORDS: usize = 600;
 pub struct Arm {
     http: Client,
     base: String,
+    /// Where prices are asked for.
+    pub prices: String,
     subscription: String,
     credential: Credential,
     retry: Retry,
@@ -132,6 +134,7 @@ impl Arm {
             credential: Credential::from_environment(&endpoints, &http)?,
             http,
             base: endpoints.manager,
+            prices: endpoints.prices,
             subscription,
             retry: Retry::API,
         })

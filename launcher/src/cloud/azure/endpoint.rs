@@ -14,6 +14,9 @@ const AUDIENCE: &str = "AZURE_RESOURCE_MANAGER_AUDIENCE";
 /// Another authority, as for every Azure SDK.
 const AUTHORITY: &str = "AZURE_AUTHORITY_HOST";
 
+/// Another list of prices.
+const PRICES: &str = "AZURE_RETAIL_PRICES_ENDPOINT";
+
 /// The servers of one cloud.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoints {
@@ -23,6 +26,8 @@ pub struct Endpoints {
     pub audience: String,
     /// Who gives tokens to service principals.
     pub authority: String,
+    /// Who knows what machines cost; it is no secret, and nobody asks who asks.
+    pub prices: String,
 }
 
 impl Endpoints {
@@ -52,6 +57,7 @@ impl Endpoints {
         Ok(Self {
             manager: pick(MANAGER, manager)?,
             authority: pick(AUTHORITY, authority)?,
+            prices: pick(PRICES, "https://prices.azure.com")?,
             audience: get(AUDIENCE).map_or_else(|| manager.to_owned(), |given| given.trim().trim_end_matches('/').to_owned()),
         })
     }
@@ -107,6 +113,7 @@ mod tests {
             ("AZURE_RESOURCE_MANAGER_ENDPOINT", "http://example.com"),
             ("AZURE_AUTHORITY_HOST", "ftp://127.0.0.1"),
             ("AZURE_AUTHORITY_HOST", "login"),
+            ("AZURE_RETAIL_PRICES_ENDPOINT", "http://prices.azure.com"),
         ] {
             assert!(read(&[pair]).is_err(), "{pair:?}");
         }

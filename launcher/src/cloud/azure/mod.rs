@@ -6,6 +6,7 @@ mod credential;
 mod ending;
 mod endpoint;
 mod place;
+mod price;
 mod refusal;
 mod view;
 
@@ -14,11 +15,11 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{Cloud, Instance, Life, Order, Search};
+use super::{Cloud, Instance, Life, Offer, Order, Prices, Search};
 use crate::options::CloudOptions;
 use arm::{Arm, Error, Refusal};
 use body::Identity;
@@ -195,11 +196,18 @@ impl Azure {
             return Ok(found.into_iter().filter(Group::is_ours).collect());
         }
         let filter = format!("tagName eq '{OURS}'");
-        let query = [("api-version", GROUPS), ("$filter", filter.as_str())];
+        let mut query = vec![("api-version", GROUPS)];
+        // Azure's filters know tags only.
+        let is_meant = if let Search::Legacy = search {
+            Group::may_be_legacy
+        } else {
+            query.push(("$filter", filter.as_str()));
+            Group::is_ours
+        };
         let mut found = Vec::new();
         let mut page = self.arm.get::<Page<Group>>(&self.arm.path("/resourcegroups"), &query).await?;
         while let Some(this) = page {
-            found.extend(this.value.into_iter().filter(Group::is_ours));
+            found.extend(this.value.into_iter().filter(is_meant));
             page = match &this.next_link {
                 Some(link) => Some(self.arm.next(link).await?),
                 None => None,
@@ -252,6 +260,17 @@ fn attempts<'a>(order: &Order, parts: &'a Parts, identities: &[String], subnet: 
         (size, machine.body())
     };
     parts.candidates.iter().map(|candidate| body(&candidate.native)).collect()
+}
+
+#[async_trait]
+impl Prices for Azure {
+    async fn hourly(&self, offer: &Offer) -> Result<Option<f64>> {
+        let answer = self.arm.outside(&price::address(&self.arm.prices, offer)?).await?;
+        if !answer.status.is_success() {
+            bail!("the list of prices answers {}", answer.status);
+        }
+        Ok(answer.json::<price::List>()?.hourly(offer.spot))
+    }
 }
 
 #[async_trait]

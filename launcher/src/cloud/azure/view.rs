@@ -8,7 +8,7 @@ use common::phase::{self, Phase};
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::cloud::{Instance, Life};
+use crate::cloud::{Instance, LEGACY, Life};
 
 /// A page of a list.
 #[derive(Debug, Deserialize)]
@@ -108,6 +108,11 @@ impl Group {
     pub fn is_ours(&self) -> bool {
         let launch = self.tags.get(super::LAUNCH_ID);
         launch.is_some_and(|launch| super::place::name(launch) == self.name.to_ascii_lowercase())
+    }
+
+    /// Whether the old tool may have made it: by its name, and because no launch of ours did.
+    pub fn may_be_legacy(&self) -> bool {
+        !self.tags.contains_key(super::OURS) && LEGACY.iter().any(|prefix| self.name.starts_with(prefix))
     }
 
     /// Whether it goes.

@@ -20,7 +20,7 @@ use common::error::{Class, Failure};
 use common::spec::CloudKind;
 use jiff::Timestamp;
 
-use super::{Cloud, Instance, Life, Order, Search};
+use super::{Cloud, Instance, LEGACY, Life, Offer, Order, Prices, Search};
 use crate::catalog;
 use crate::options::CloudOptions;
 use body::{Found, last};
@@ -184,6 +184,14 @@ fn planned(order: &Order, target: &Target) -> Result<String> {
 }
 
 #[async_trait]
+impl Prices for Gcp {
+    /// Google's price list is by parts of machines, not by types.
+    async fn hourly(&self, _: &Offer) -> Result<Option<f64>> {
+        Ok(None)
+    }
+}
+
+#[async_trait]
 impl Cloud for Gcp {
     fn supports(&self, options: &CloudOptions) -> Result<()> {
         options.cloud_permission_set.as_deref().map(service_account::read).transpose()?;
@@ -229,6 +237,7 @@ impl Cloud for Gcp {
         let filter = match *search {
             Search::Launch(id) => format!("labels.{} = \"{}\"", request::LAUNCH_ID, names::slug(id)),
             Search::All => format!("labels.{}:*", request::OURS),
+            Search::Legacy => format!("name eq \"({}).*\"", LEGACY.join("|")),
         };
         let found = self.compute.instances(&filter, &self.region).await;
         let found = found.map_err(|error| refusal::of("instances.aggregatedList", error))?;
@@ -237,6 +246,7 @@ impl Cloud for Gcp {
         let is_meant = |instance: &Instance| match *search {
             Search::Launch(id) => instance.tags.get(request::LAUNCH_ID).is_some_and(|own| own == id),
             Search::All => true,
+            Search::Legacy => !instance.tags.contains_key(request::OURS),
         };
         Ok(found.filter(is_meant).collect())
     }

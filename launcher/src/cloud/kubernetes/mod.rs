@@ -16,7 +16,7 @@ use kube::api::{DeleteParams, ListParams, LogParams, Patch, PatchParams, PostPar
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind, Request};
 use kube::{Api, Client, Resource as _};
 
-use super::{Cloud, Instance, Order, Search};
+use super::{Cloud, Instance, LEGACY, Offer, Order, Prices, Search};
 use crate::catalog;
 use crate::options::{CloudOptions, metadata};
 use connect::patiently;
@@ -131,6 +131,14 @@ impl Kubernetes {
 }
 
 #[async_trait]
+impl Prices for Kubernetes {
+    /// A cluster does not know what its nodes cost.
+    async fn hourly(&self, _: &Offer) -> Result<Option<f64>> {
+        Ok(None)
+    }
+}
+
+#[async_trait]
 impl Cloud for Kubernetes {
     fn supports(&self, options: &CloudOptions) -> Result<()> {
         supports(options)
@@ -160,9 +168,13 @@ impl Cloud for Kubernetes {
         let selector = match *search {
             Search::Launch(id) => format!("{LAUNCH_ID}={id}"),
             Search::All => format!("{OURS},{LAUNCH_ID}"),
+            Search::Legacy => format!("!{OURS}"),
         };
         let (jobs, pods) = (self.jobs(), self.pods());
-        let jobs = self.labelled(&jobs, "Jobs", &selector).await?;
+        let mut jobs = self.labelled(&jobs, "Jobs", &selector).await?;
+        if *search == Search::Legacy {
+            jobs.retain(|job| LEGACY.iter().any(|prefix| state::name(job).starts_with(prefix)));
+        }
         if jobs.is_empty() {
             return Ok(Vec::new());
         }

@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::world::{instance, runner};
-use crate::cloud::{Cloud, Instance, Life, Order, Search};
+use crate::cloud::{Cloud, Instance, Life, Offer, Order, Prices, Search};
 use crate::options::CloudOptions;
 
 type Error = Arc<dyn Fn() -> anyhow::Error + Send + Sync>;
@@ -50,6 +50,10 @@ pub struct State {
     /// Of other launches.
     pub others: Vec<Instance>,
     pub console: String,
+    /// What may have been left by the old tool.
+    pub legacy: Vec<Instance>,
+    /// By types.
+    pub prices: BTreeMap<String, f64>,
 }
 
 /// Both servers.
@@ -153,6 +157,14 @@ impl Forge for Servers {
 }
 
 #[async_trait]
+impl Prices for Servers {
+    async fn hourly(&self, offer: &Offer) -> Result<Option<f64>> {
+        self.call("hourly", &offer.kind, |state| state.prices.get(&offer.kind).copied())
+            .await
+    }
+}
+
+#[async_trait]
 impl Cloud for Servers {
     fn supports(&self, _: &CloudOptions) -> Result<()> {
         Ok(())
@@ -176,6 +188,9 @@ impl Cloud for Servers {
     }
 
     async fn find(&self, search: &Search<'_>) -> Result<Vec<Instance>> {
+        if *search == Search::Legacy {
+            return self.call("find-legacy", "", |state| state.legacy.clone()).await;
+        }
         self.call("find", "", |state| {
             let is_own = |order: &Order| matches!(*search, Search::Launch(id) if id == order.launch_id);
             assert!(*search == Search::All || state.order.as_ref().is_none_or(is_own));

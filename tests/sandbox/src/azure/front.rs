@@ -11,7 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 
 use super::answers::{Answer, Refusal, error};
-use super::{Asked, Azure, CLIENT, SUBSCRIPTION, TENANT, groups, identities, lock, machines, operations, roles};
+use super::{Asked, Azure, CLIENT, SUBSCRIPTION, TENANT, groups, identities, lock, machines, operations, prices, roles};
 use crate::faults::Effect;
 
 /// No body is longer.
@@ -84,6 +84,7 @@ async fn front(State(azure): State<Azure>, request: Request) -> Response {
     let query = crate::form::parse(head.uri.query().unwrap_or_default()).into_iter().collect();
     let answer = match name.as_str() {
         "POST token" => Ok(token(&azure, &path, &String::from_utf8_lossy(&bytes))),
+        "GET prices" => prices::list(query),
         "GET log" => return machines::log(&azure, &path).into_response(),
         _ => act(&azure, &head.headers, &name, &path, query, body),
     };
@@ -122,6 +123,7 @@ fn name(method: &str, path: &str) -> String {
             _ => "unknown",
         },
         ["console", _] => "log",
+        ["api", "retail", "prices"] => "prices",
         _ => "unknown",
     };
     format!("{method} {what}")

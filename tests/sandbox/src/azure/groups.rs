@@ -67,21 +67,29 @@ fn view(group: &Group) -> Value {
 /// One group a page, so that nobody forgets that there are pages.
 pub fn list(call: &Call) -> Result<Answer, Refusal> {
     let filter = call.parameter("$filter").unwrap_or_default();
-    let Some(tag) = filter.strip_prefix("tagName eq '").and_then(|rest| rest.strip_suffix('\'')) else {
+    let tag = filter.strip_prefix("tagName eq '").and_then(|rest| rest.strip_suffix('\''));
+    if tag.is_none() && !filter.is_empty() {
         return Err(Refusal(
             400,
             "InvalidFilterInQueryString",
             format!("Invalid $filter '{filter}' specified in the query string."),
         ));
-    };
+    }
     let state = lock(&call.azure.0.state);
-    let found: Vec<&Group> = state.groups.values().filter(|group| group.tags.contains_key(tag)).collect();
+    let found: Vec<&Group> = state
+        .groups
+        .values()
+        .filter(|group| tag.is_none_or(|tag| group.tags.contains_key(tag)))
+        .collect();
     let skip: usize = call.parameter("$skiptoken").and_then(|token| token.parse().ok()).unwrap_or(0);
     let mut body = json!({ "value": found.iter().skip(skip).take(1).map(|group| view(group)).collect::<Vec<_>>() });
     if found.len() > skip + 1 {
-        let filter = filter.replace(' ', "%20").replace('\'', "%27");
+        let filter = match filter.replace(' ', "%20").replace('\'', "%27") {
+            none if none.is_empty() => none,
+            filter => format!("&%24filter={filter}"),
+        };
         body["nextLink"] = json!(format!(
-            "{}/subscriptions/{SUBSCRIPTION}/resourcegroups?api-version=2021-04-01&%24filter={filter}&%24skiptoken={}",
+            "{}/subscriptions/{SUBSCRIPTION}/resourcegroups?api-version=2021-04-01{filter}&%24skiptoken={}",
             call.azure.url(),
             skip + 1
         ));

@@ -1,6 +1,6 @@
 //! Virtual machines: made, read, deleted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -10,7 +10,7 @@ use super::answers::{Answer, Refusal};
 use super::front::Call;
 use super::groups::{missing, open};
 use super::metadata::{self, Metadata};
-use super::{Azure, Machine, SUBSCRIPTION, When, check, identities, lock, operations, roles};
+use super::{Azure, Group, Machine, SUBSCRIPTION, When, check, identities, lock, operations, roles};
 use crate::fleet::{Launch, Off, Ready, State};
 use crate::instance::user_data;
 
@@ -87,6 +87,29 @@ pub fn put(call: &Call) -> Result<Answer, Refusal> {
         call.azure.0.fleet.launch(launch);
     }
     Ok(Answer(201, headers, answer))
+}
+
+/// A group with a machine that no request asked for.
+pub fn foreign(azure: &Azure, name: &str) {
+    let (location, size) = ("westus2", "Standard_B2s");
+    let body = json!({ "location": location, "properties": { "hardwareProfile": { "vmSize": size } } });
+    let machine = Machine {
+        created: SystemTime::now(),
+        metadata: Metadata::new(name, name, &body),
+        body,
+    };
+    azure.0.fleet.launch(launch(azure, name, &machine, size, location));
+    let group = Group {
+        name: name.to_owned(),
+        location: location.to_owned(),
+        tags: BTreeMap::new(),
+        deleting: None,
+        network: None,
+        machine: Some(machine),
+        contributors: BTreeSet::new(),
+        identities: BTreeMap::new(),
+    };
+    lock(&azure.0.state).groups.insert(name.to_owned(), group);
 }
 
 fn launch(azure: &Azure, group: &str, machine: &Machine, size: &str, location: &str) -> Launch {

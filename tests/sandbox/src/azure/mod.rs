@@ -8,6 +8,7 @@ mod identities;
 mod machines;
 pub mod metadata;
 mod operations;
+mod prices;
 mod roles;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -217,6 +218,11 @@ impl Azure {
         Some(state.groups.get(id)?.machine.as_ref()?.metadata.clone())
     }
 
+    /// Somebody else makes a group of this name, and a machine in it.
+    pub fn foreign(&self, name: &str) {
+        machines::foreign(self, name);
+    }
+
     /// What a command is told of where this is, and who it is here; its key is made of `secret`.
     pub fn command_env(&self, secret: &str) -> Vec<(&'static str, String)> {
         secret.clone_into(&mut lock(&self.0.state).secret);
@@ -227,6 +233,7 @@ impl Azure {
             ("AZURE_CLIENT_SECRET", secret.into()),
             ("AZURE_AUTHORITY_HOST", self.url()),
             ("AZURE_RESOURCE_MANAGER_ENDPOINT", self.url()),
+            ("AZURE_RETAIL_PRICES_ENDPOINT", self.url()),
         ]
     }
 

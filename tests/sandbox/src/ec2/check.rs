@@ -55,6 +55,11 @@ const ACTIONS: &[(&str, &[&str], &[&str])] = &[
         &["SubnetId.*"],
         &["availability-zone", "default-for-az", "vpc-id", "state", "subnet-id"],
     ),
+    (
+        "DescribeSpotPriceHistory",
+        &["InstanceType.*", "ProductDescription.*", "AvailabilityZone", "StartTime"],
+        &[],
+    ),
     ("DescribeVpcs", &["VpcId.*"], &["is-default", "isDefault"]),
     (
         "DescribeSecurityGroups",

@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
 use super::answers::{Refusal, error};
-use super::{ACCESS_KEY, Ec2, Form, answers, check, lock, offers, refusal, run};
+use super::{ACCESS_KEY, Ec2, Form, answers, check, lock, offers, prices, refusal, run};
 use crate::faults::Effect;
 
 pub fn app(ec2: &Ec2) -> Router {
@@ -17,10 +17,16 @@ pub fn app(ec2: &Ec2) -> Router {
 }
 
 async fn front(State(ec2): State<Ec2>, headers: HeaderMap, body: String) -> Response {
-    let form: Form = crate::form::parse(&body);
-    let action = form.get("Action").cloned().unwrap_or_default();
+    let is_list = headers.get("x-amz-target").is_some_and(|target| target == prices::TARGET);
+    let form: Form = if is_list { Form::new() } else { crate::form::parse(&body) };
+    let action = if is_list {
+        prices::ACTION.to_owned()
+    } else {
+        form.get("Action").cloned().unwrap_or_default()
+    };
     lock(&ec2.0.log).push((action.clone(), form.clone()));
-    if let Some(file) = &ec2.0.record {
+    // The recording is held against the model of EC2 alone.
+    if let Some(file) = ec2.0.record.as_ref().filter(|_| !is_list) {
         let _ = lock(file).write_all(format!("{body}\n").as_bytes());
     }
     let mut lose = false;
@@ -32,7 +38,14 @@ async fn front(State(ec2): State<Ec2>, headers: HeaderMap, body: String) -> Resp
         Some(Effect::Hold(gate)) => gate.pass().await,
         Some(Effect::Answer { status, body, .. }) => return xml(status, body),
     }
-    let answer = match signer(&headers) {
+    if is_list {
+        let question = serde_json::from_str(&body).unwrap_or_default();
+        return match signer(&headers, "pricing") {
+            Some(region) if region == "us-east-1" => axum::Json(prices::products(&question)).into_response(),
+            _ => (StatusCode::BAD_REQUEST, "{\"__type\":\"UnrecognizedClientException\"}").into_response(),
+        };
+    }
+    let answer = match signer(&headers, "ec2") {
         Some(region) => act(&ec2, &action, &form, &region),
         None => Err(Refusal(401, "AuthFailure", refusal::NO_AUTH.into())),
     };
@@ -56,13 +69,13 @@ fn xml(status: u16, body: String) -> Response {
 }
 
 /// The region that a request is signed for, if it is signed with our key. The signature itself is AWS's business.
-fn signer(headers: &HeaderMap) -> Option<String> {
+fn signer(headers: &HeaderMap, wanted: &str) -> Option<String> {
     let said = headers.get("authorization")?.to_str().ok()?;
     let scope = said.strip_prefix("AWS4-HMAC-SHA256 Credential=")?.split(',').next()?;
     let mut parts = scope.split('/');
     let key = parts.next()?;
     let (_date, region, service) = (parts.next()?, parts.next()?, parts.next()?);
-    (key == ACCESS_KEY && service == "ec2").then(|| region.to_owned())
+    (key == ACCESS_KEY && service == wanted).then(|| region.to_owned())
 }
 
 fn act(ec2: &Ec2, action: &str, form: &Form, region: &str) -> Result<String, Refusal> {
@@ -77,6 +90,7 @@ fn act(ec2: &Ec2, action: &str, form: &Form, region: &str) -> Result<String, Ref
         "DescribeVpcs" => Ok(offers::vpcs(form)),
         "DescribeSecurityGroups" => offers::groups(form),
         "DescribeInstanceTypeOfferings" => Ok(offers::type_offerings(form, region)),
+        "DescribeSpotPriceHistory" => prices::spot(form),
         "DescribeInstanceTypes" => offers::types(form),
         _ => check::no_action(action),
     }

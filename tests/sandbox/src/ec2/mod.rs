@@ -4,6 +4,7 @@ mod answers;
 mod check;
 mod front;
 mod offers;
+mod prices;
 mod refusal;
 mod run;
 
@@ -140,12 +141,18 @@ impl Ec2 {
         self.0.events.push(Source::Cloud, "metadata-silent", id, "");
     }
 
+    /// Somebody else makes a machine with this name and id, as tags.
+    pub fn foreign(&self, name: &str) {
+        run::foreign(self, name);
+    }
+
     /// What a command is told; its key is made of `secret`.
     pub fn command_env(&self, secret: &str) -> Vec<(&'static str, String)> {
         vec![
             ("AWS_ACCESS_KEY_ID", ACCESS_KEY.into()),
             ("AWS_SECRET_ACCESS_KEY", secret.into()),
             ("AWS_ENDPOINT_URL_EC2", self.url()),
+            ("AWS_ENDPOINT_URL_PRICING", self.url()),
             ("AWS_EC2_METADATA_DISABLED", "true".into()),
         ]
     }

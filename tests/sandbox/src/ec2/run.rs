@@ -17,6 +17,9 @@ use crate::instance::user_data;
 /// EC2 gives the last part of the console only.
 const CONSOLE: usize = 64 << 10;
 
+/// Where a machine is that no request asked for.
+const ZONE: &str = "us-west-1a";
+
 /// `NAME.1`, `NAME.2`, …
 pub fn list(form: &Form, name: &str) -> Vec<String> {
     (1..).map_while(|number| form.get(&format!("{name}.{number}")).cloned()).collect()
@@ -52,7 +55,7 @@ pub fn is_spot(form: &Form) -> bool {
 pub fn run(ec2: &Ec2, form: &Form, region: &str) -> Result<String, Refusal> {
     let zone = check::launch(form, region)?;
     let token = form.get("ClientToken").filter(|token| !token.is_empty());
-    let mut launches = lock(&ec2.0.launches);
+    let launches = lock(&ec2.0.launches);
     if let Some(known) = launches
         .iter()
         .find(|launched| token.is_some() && launched.form.get("ClientToken") == token)
@@ -66,17 +69,39 @@ pub fn run(ec2: &Ec2, form: &Form, region: &str) -> Result<String, Refusal> {
         return Ok(reservation(ec2, known));
     }
     check::capacity(&lock(&ec2.0.full), form, &zone)?;
+    drop(launches);
+    Ok(reservation(ec2, &add(ec2, form.clone(), zone)))
+}
+
+/// A machine that no request asked for: tagged as the tool did that came before.
+pub fn foreign(ec2: &Ec2, name: &str) {
+    let form = [
+        ("InstanceType", "t3.small"),
+        ("TagSpecification.1.ResourceType", "instance"),
+        ("TagSpecification.1.Tag.1.Key", "Name"),
+        ("TagSpecification.1.Tag.1.Value", name),
+        ("TagSpecification.1.Tag.2.Key", "Id"),
+        ("TagSpecification.1.Tag.2.Value", name),
+    ];
+    add(
+        ec2,
+        form.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        ZONE.to_owned(),
+    );
+}
+
+fn add(ec2: &Ec2, form: Form, zone: String) -> Launched {
+    let mut launches = lock(&ec2.0.launches);
     let id = format!("i-{:017x}", 0x0e00 + launches.len() + 1);
     let new = Launched {
-        metadata: Metadata::new(&id, &zone, form),
+        metadata: Metadata::new(&id, &zone, &form),
         id,
-        form: form.clone(),
+        form,
         zone,
     };
     ec2.0.fleet.launch(launch(&new));
-    let answer = reservation(ec2, &new);
-    launches.push(new);
-    Ok(answer)
+    launches.push(new.clone());
+    new
 }
 
 /// What a launch means for the instance.

@@ -21,6 +21,9 @@ const CALIFORNIA: Offset = Offset::constant(-8);
 /// Where every machine is reached from outside, and from inside.
 const ADDRESSES: (&str, &str) = ("192.0.2.10", "10.138.0.10");
 
+/// Where a machine is that no request asked for.
+const ZONE: &str = "us-west1-b";
+
 /// The last part of an address.
 fn last(url: &str) -> &str {
     url.rsplit('/').next().unwrap_or(url)
@@ -69,6 +72,13 @@ fn failure(gce: &Gce, zone: &str, machine: &str) -> Option<String> {
     let (code, times) = failing.iter_mut().find(|(_, times)| *times > 0)?;
     *times -= 1;
     Some(code.clone())
+}
+
+/// A machine that no request asked for.
+pub fn foreign(gce: &Gce, name: &str) {
+    let machine = format!("zones/{ZONE}/machineTypes/e2-small");
+    let body = json!({"name": name, "machineType": machine, "labels": {}, "metadata": {"items": []}, "scheduling": {}});
+    launch(gce, ZONE, &body);
 }
 
 fn launch(gce: &Gce, zone: &str, body: &Value) {
@@ -248,7 +258,38 @@ pub fn console(gce: &Gce, zone: &str, name: &str) -> Result<Value, Refusal> {
     }))
 }
 
-/// All zones' instances that have the label of the filter.
+/// Which instances are wanted.
+enum Filter<'a> {
+    /// Those that have this label, with this value if one is given.
+    Label(&'a str, Option<&'a str>),
+    /// Those whose name begins so.
+    Names(Vec<&'a str>),
+}
+
+impl<'a> Filter<'a> {
+    fn read(text: &'a str) -> Option<Self> {
+        if let Some(names) = text.strip_prefix("name eq \"(") {
+            return Some(Self::Names(names.strip_suffix(").*\"")?.split('|').collect()));
+        }
+        let label = text.strip_prefix("labels.")?;
+        Some(match label.split_once(" = ") {
+            Some((key, value)) => Self::Label(key, Some(value.trim_matches('"'))),
+            None => Self::Label(label.strip_suffix(":*")?, None),
+        })
+    }
+
+    fn means(&self, machine: &Machine) -> bool {
+        match self {
+            Self::Label(key, wanted) => {
+                let own = machine.body["labels"][key].as_str();
+                own.is_some_and(|own| wanted.is_none_or(|wanted| wanted == own))
+            }
+            Self::Names(names) => names.iter().any(|name| machine.name.starts_with(name)),
+        }
+    }
+}
+
+/// All zones' instances that the filter means.
 pub fn aggregated(gce: &Gce, filter: &str) -> Result<Value, Refusal> {
     let refuse = || {
         Refusal(
@@ -257,18 +298,12 @@ pub fn aggregated(gce: &Gce, filter: &str) -> Result<Value, Refusal> {
             format!("Invalid value for field 'filter': '{filter}'. Invalid list filter expression."),
         )
     };
-    let label = filter.strip_prefix("labels.").ok_or_else(refuse)?;
-    let (key, wanted) = match label.split_once(" = ") {
-        Some((key, value)) => (key, Some(value.trim_matches('"'))),
-        None => (label.strip_suffix(":*").ok_or_else(refuse)?, None),
-    };
+    let filter = Filter::read(filter).ok_or_else(refuse)?;
     let machines = lock(&gce.0.machines).clone();
     let mut zones: BTreeMap<String, Vec<Value>> = offers::all_zones().into_iter().map(|zone| (zone, Vec::new())).collect();
     for machine in machines {
-        let own = machine.body["labels"][key].as_str();
         let state = gce.0.fleet.instance(&machine.id).map(|instance| instance.state);
-        let is_meant = own.is_some_and(|own| wanted.is_none_or(|wanted| wanted == own));
-        if let Some(state) = state.filter(|state| is_meant && *state != State::Ended) {
+        if let Some(state) = state.filter(|state| filter.means(&machine) && *state != State::Ended) {
             zones.entry(machine.zone.clone()).or_default().push(describe(gce, &machine, state));
         }
     }

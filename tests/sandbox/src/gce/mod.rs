@@ -142,7 +142,7 @@ impl Gce {
         }
         let detail = format!("the machine is taken in {} s", left.as_secs());
         self.0.events.push(Source::Cloud, "spot-notice", id, detail);
-        self.0.fleet.end_running_after(id, left, "compute.instances.preempted");
+        self.0.fleet.end_after(id, left, "compute.instances.preempted");
     }
 
     /// The host of a machine is going to be maintained, and the machine cannot be moved.
@@ -161,6 +161,11 @@ impl Gce {
             metadata.fall_silent();
         }
         self.0.events.push(Source::Cloud, "metadata-silent", id, "");
+    }
+
+    /// Somebody else makes a machine of this name.
+    pub fn foreign(&self, name: &str) {
+        instances::foreign(self, name);
     }
 
     /// What a command is told: a federation with an identity of its own, as on GitHub; its key is made of `secret`.

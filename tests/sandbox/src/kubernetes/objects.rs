@@ -126,12 +126,13 @@ impl Job {
     }
 }
 
-/// Whether an object has what a label selector asks for: `KEY` or `KEY=VALUE`, separated by commas.
+/// Whether an object has what a label selector asks for: `KEY`, `!KEY` or `KEY=VALUE`, separated by commas.
 pub fn is_selected(object: &Value, selector: &str) -> bool {
     let labels = &object["metadata"]["labels"];
-    let holds = |term: &str| match term.split_once('=') {
-        Some((key, value)) => labels[key] == value,
-        None => labels[term].is_string(),
+    let holds = |term: &str| match (term.split_once('='), term.strip_prefix('!')) {
+        (Some((key, value)), _) => labels[key] == value,
+        (None, Some(key)) => !labels[key].is_string(),
+        (None, None) => labels[term].is_string(),
     };
     selector.split(',').filter(|term| !term.is_empty()).all(holds)
 }
