@@ -1,4 +1,4 @@
-"""check_schema.py FILE: holds each object that was created (one line of JSON each) against Kubernetes' own published schemas, unknown fields refused.
+"""check.py FILE: holds each object that was created (one line of JSON each) against Kubernetes' own published schemas, unknown fields refused.
 
 A real API server only warns of unknown fields, and drops them. The oldest and the newest release that the validator knows: what is sent must be
 understood by both.

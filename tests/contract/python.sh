@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Installs the pinned validator once (in a folder that git ignores), and proves that the check catches what it must.
+# python.sh CLOUD: installs the pinned packages of that cloud's contract once (in a folder that git ignores), and proves that its check catches
+# what it must.
 set -euo pipefail
-cd "$(dirname "$0")"
+cd "$(dirname "$0")/$1"
 if ! cmp -s requirements.txt .venv/.installed; then
 	rm -rf .venv
 	python3 -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
 	cp requirements.txt .venv/.installed
 fi
-.venv/bin/python check_schema.py --self-test
+.venv/bin/python check.py --self-test

@@ -1,4 +1,4 @@
-"""check_model.py FILE: holds each recorded Compute Engine request (one JSON object a line) against Google's own description of the API.
+"""check.py FILE: holds each recorded Compute Engine request (one JSON object a line) against Google's own description of the API.
 
 Google would refuse a misspelt field; our sandbox is of the same hand as our client. Unknown methods, paths, query names and fields, wrong
 types, values outside an enumeration and names against the pattern are faults.

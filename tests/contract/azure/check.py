@@ -1,4 +1,4 @@
-"""check_types.py FILE: holds each recorded request to Azure (one JSON object a line) against the types that Microsoft publishes for Python.
+"""check.py FILE: holds each recorded request to Azure (one JSON object a line) against the types that Microsoft publishes for Python.
 
 Resource Manager refuses some of what it does not know and ignores the rest. Unknown members at any depth, wrong types, values outside an
 enumeration, missing required members, and versions of the API that the published client does not speak are faults.

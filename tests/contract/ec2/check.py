@@ -1,4 +1,4 @@
-"""check_model.py FILE: holds each recorded EC2 request (one urlencoded form a line) against botocore's own model of EC2.
+"""check.py FILE: holds each recorded EC2 request (one urlencoded form a line) against botocore's own model of EC2.
 
 AWS would refuse a misspelt parameter; emulators ignore it. Unknown names at any depth, wrong types, values outside an enumeration and
 missing required members are faults.
