@@ -3,16 +3,20 @@
 //! An agent that finds such a file never resumes. It ends what is left, runs the job again, takes its leave, and ends the machine.
 
 use std::fs;
-use std::io::{ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use common::forge::{Job, RunnerId};
 use jiff::Timestamp;
+use nix::sys::statvfs::statvfs;
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::Running;
+
+/// What is kept of a machine's disk for the files here, which are far smaller.
+const RESERVE: usize = 256 << 10;
 
 /// What is on disk from the first moment on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,16 +108,39 @@ impl StateDir {
         }
     }
 
+    /// Keeps some of the disk for what is written here, before a job can fill it.
+    pub fn keep_reserve(&self) {
+        // One that an agent left which was killed is not written anew: the disk may be full by now.
+        let is_there = fs::metadata(self.reserve()).is_ok_and(|file| file.len() == RESERVE as u64);
+        if is_there {
+            return;
+        }
+        if let Err(error) = fs::write(self.reserve(), vec![0; RESERVE]) {
+            tracing::warn!("no reserve is kept on the disk: {error}");
+        }
+    }
+
     /// Replaces the file at once, whatever happens in between.
     pub fn write(&self, remains: &Remains) -> Result<()> {
-        let write = || -> Result<()> {
+        let written = self.on_a_full_disk_too(|| {
             let mut file = tempfile::NamedTempFile::new_in(&self.0)?;
             file.write_all(&serde_json::to_vec(remains)?)?;
             file.as_file().sync_all()?;
             file.persist(self.file())?;
             Ok(())
-        };
-        write().with_context(|| format!("writing {}", self.file().display()))
+        });
+        written.with_context(|| format!("writing {}", self.file().display()))
+    }
+
+    /// Does it once more where the disk is full and there still is a reserve.
+    fn on_a_full_disk_too(&self, write: impl Fn() -> io::Result<()>) -> io::Result<()> {
+        let written = write();
+        let is_full = |error: &io::Error| matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+        if written.as_ref().is_err_and(is_full) && fs::remove_file(self.reserve()).is_ok() {
+            tracing::error!("{}: what is kept for the agent is used up from now on", fullness(&self.0));
+            return write();
+        }
+        written
     }
 
     /// Another life may begin here. Not on an instance: one that comes back after its end ends again.
@@ -128,16 +155,32 @@ impl StateDir {
     /// Tells the boot deadline's timer that the runner is online.
     pub fn mark_online(&self) -> Result<()> {
         let marker = self.0.join("online");
-        fs::write(&marker, "").with_context(|| format!("writing {}", marker.display()))
+        self.on_a_full_disk_too(|| fs::write(&marker, ""))
+            .with_context(|| format!("writing {}", marker.display()))
     }
 
     fn file(&self) -> PathBuf {
         self.0.join("state.json")
     }
+
+    fn reserve(&self) -> PathBuf {
+        self.0.join("reserve")
+    }
+}
+
+/// How full the file system of a directory is, for whoever asks why.
+fn fullness(dir: &Path) -> String {
+    let sizes = statvfs(dir).map(|disk| {
+        let mib = |blocks: u64| disk.fragment_size().saturating_mul(blocks) >> 20;
+        format!(" ({} of {} MiB left)", mib(disk.blocks_available()), mib(disk.blocks()))
+    });
+    format!("the disk of {} is full{}", dir.display(), sizes.unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::io::ErrorKind;
     use std::os::unix::fs::PermissionsExt as _;
 
     use common::forge::{Job, RunnerId};
@@ -170,6 +213,25 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         state.clear();
         assert_eq!(state.remains(), None);
+    }
+
+    #[test]
+    fn the_reserve_is_given_up_once_for_what_must_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = StateDir::of(&dir.path().join("spec.json"));
+        let tries = Cell::new(0);
+        let full_until = |free: fn(&StateDir) -> bool| {
+            tries.set(0);
+            let written = state.on_a_full_disk_too(|| {
+                tries.set(tries.get() + 1);
+                if free(&state) { Ok(()) } else { Err(ErrorKind::StorageFull.into()) }
+            });
+            (written.is_ok(), tries.get())
+        };
+        assert_eq!(full_until(|_| false), (false, 1), "there is no reserve");
+        state.keep_reserve();
+        assert_eq!(full_until(|state| !state.reserve().exists()), (true, 2));
+        assert_eq!(full_until(|_| false), (false, 1), "it is used up");
     }
 
     #[test]

@@ -169,6 +169,9 @@ impl Agent {
             self.state = State::crashed(remains.job.as_ref().map(Begun::running));
             self.remains = remains;
         }
+        if self.spec.cloud.is_some() {
+            self.dir.keep_reserve();
+        }
         // From now on, whoever starts after us knows that we were here.
         self.save();
         self.report_begin();

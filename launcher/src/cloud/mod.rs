@@ -132,8 +132,10 @@ pub struct Instance {
 pub enum Life {
     /// It runs, or will run.
     Live,
-    /// It neither runs nor will run, but something of it is left and costs money.
+    /// It neither runs nor will run, but something of it is left that may cost a little.
     Stopped,
+    /// It does not run, and costs what it costs when it runs: Azure's machines that are only powered off.
+    Off,
     /// Nothing is left of it but the cloud's memory.
     Gone,
 }

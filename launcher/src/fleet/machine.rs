@@ -96,7 +96,11 @@ impl Machine {
 
     /// Whether the cloud's word alone makes it look useless; only its runner can tell.
     pub fn is_suspect(&self, now: Timestamp) -> bool {
-        self.instance.life == Life::Stopped || (self.instance.life == Life::Live && self.is_late(now))
+        match self.instance.life {
+            Life::Stopped | Life::Off => true,
+            Life::Live => self.is_late(now),
+            Life::Gone => false,
+        }
     }
 
     fn is_late(&self, now: Timestamp) -> bool {
@@ -105,8 +109,8 @@ impl Machine {
 
     /// Whether it is still good for anything.
     pub fn verdict(&self, now: Timestamp) -> Verdict {
-        // A stopped machine's disk costs money, and nobody starts it again.
-        if self.instance.life == Life::Stopped {
+        // A stopped machine's disk costs money, if not all of it does, and nobody starts it again.
+        if matches!(self.instance.life, Life::Stopped | Life::Off) {
             return Verdict::Destroy("it is stopped");
         }
         match &self.runner {

@@ -30,6 +30,9 @@ pub const LABEL: &str = "gpu";
 /// What a scaled machine has from its notice on, unless the notice says another time; two minutes, mostly, in production.
 pub const NOTICE: Duration = Duration::from_secs(20);
 
+/// Leaves no byte of the disk that the agent writes to.
+pub const FILL_DISK: &str = "mount -o remount,size=512k /var/lib/cml && { cat /dev/zero >/var/lib/cml/all 2>/dev/null; :; }";
+
 /// The options of a launch on any cloud: as a user would write them, with every deadline scaled down.
 const LAUNCH: &[&str] = &["--labels=gpu", "--idle-timeout=1s", "--provisioning-timeout=40s"];
 
@@ -282,6 +285,14 @@ impl Scene {
         let left = if self.world.cloud.kind().tells_when() { left } else { NOTICE };
         let first = self.world.fleet.instances().remove(0);
         self.world.cloud.take_back(&first.id, left);
+    }
+
+    /// Runs a script as root of an instance that can be looked into.
+    pub fn inside(&self, id: &str, script: &str) {
+        let agent = self.world.fleet.agent_pid(id).expect("the agent runs").to_string();
+        let mut command = std::process::Command::new("nsenter");
+        command.args(["--mount", "--root", "--wd", "--target", &agent, "sh", "-c", script]);
+        assert!(command.status().expect("nsenter starts").success(), "{script}");
     }
 
     /// The interrupted job of a run, which `gate` holds, is run again; a new machine does it, and nothing is left.

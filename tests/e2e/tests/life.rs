@@ -156,6 +156,28 @@ async fn a_machine_that_runs_out_of_memory_loses_its_agent_last() {
     scene.end().await;
 }
 
+#[tokio::test]
+async fn an_agent_whose_disk_is_full_says_so_and_writes_what_it_must() {
+    if !e2e::is_isolated("an_agent_whose_disk_is_full_says_so_and_writes_what_it_must") {
+        return;
+    }
+    let scene = Scene::new().await;
+    let gate = scene.world.dir().join("gate");
+    let run = scene.job(&until(&gate));
+    scene.launch(&[]).await.succeeded();
+    scene.working().await;
+    scene.inside(&scene.world.fleet.instances()[0].id, e2e::FILL_DISK);
+    std::fs::write(&gate, "").unwrap();
+    scene
+        .event_where("the agent's word", |event| {
+            event.detail.contains("the disk of /var/lib/cml is full")
+        })
+        .await;
+    assert_eq!(scene.conclusion(run).await, "success");
+    assert!(!scene.timeline().contains("writing /var/lib/cml"), "{}", scene.timeline());
+    scene.end().await;
+}
+
 async fn a_runner_that_listens_though_the_forge_has_forgotten_it_is_noticed(scene: Scene) {
     let launched = scene
         .launch(&["--name=ghost", "--idle-timeout=never", "--registration-check=1s"])

@@ -139,8 +139,8 @@ fn what_still_costs_money_is_not_gone() {
         (Some("starting"), Life::Live),
         (Some("running"), Life::Live),
         (None, Life::Live),
-        (Some("stopping"), Life::Stopped),
-        (Some("stopped"), Life::Stopped),
+        (Some("stopping"), Life::Off),
+        (Some("stopped"), Life::Off),
         (Some("deallocated"), Life::Stopped),
     ] {
         assert_eq!(life("Succeeded", Some(&machine("Succeeded", power)), after), expected, "{power:?}");

@@ -157,7 +157,7 @@ impl Group {
         }
     }
 
-    /// What costs money still is `Stopped`: a machine that is only off, and the address that an evicted one leaves.
+    /// A machine that is only powered off costs all that it cost; what is left of one that is gone, next to nothing.
     fn life(&self, machine: Option<&Machine>, now: Timestamp) -> (Life, String) {
         if self.is_going() {
             return (Life::Gone, "deleting".to_owned());
@@ -173,7 +173,8 @@ impl Group {
         };
         let state = machine.state();
         let life = match state.as_str() {
-            "stopping" | "stopped" | "deallocating" | "deallocated" | "deleting" => Life::Stopped,
+            "stopping" | "stopped" => Life::Off,
+            "deallocating" | "deallocated" | "deleting" => Life::Stopped,
             _ => Life::Live,
         };
         (life, state)

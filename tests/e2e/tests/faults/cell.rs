@@ -1,7 +1,6 @@
 //! One fault at one moment of a machine's life.
 
 use std::fmt;
-use std::process::Command;
 use std::time::Duration;
 
 use e2e::{Scene, startup_script, until};
@@ -210,7 +209,7 @@ async fn until_moment(forge: Kind, when: When) -> Held {
             end(launcher).await;
         }
         When::Registering => {
-            gate.as_ref().unwrap().reached().await;
+            reached(&scene, gate.as_ref().unwrap()).await;
             end(launcher).await;
         }
         When::Idle | When::Busy | When::Rerunning => {
@@ -223,7 +222,7 @@ async fn until_moment(forge: Kind, when: When) -> Held {
     let id = scene.world.fleet.instances().remove(0).id;
     if let (When::Rerunning, Some(gate)) = (when, &gate) {
         scene.world.fleet.signal_agent(&id).unwrap();
-        gate.reached().await;
+        reached(&scene, gate).await;
     }
     Held {
         scene,
@@ -232,6 +231,12 @@ async fn until_moment(forge: Kind, when: When) -> Held {
         run,
         gate,
     }
+}
+
+/// Waits until the machine's request stands at the gate.
+async fn reached(scene: &Scene, gate: &Gate) {
+    let reached = tokio::time::timeout(e2e::PATIENCE, gate.reached()).await;
+    assert!(reached.is_ok(), "nothing was asked for:\n{}", scene.timeline());
 }
 
 /// Whether the machine is held before its runner is online.
@@ -265,7 +270,7 @@ impl Held {
             Fault::AgentKilled => self.signal("cml-agent", Signal::SIGKILL),
             Fault::AgentFrozen => self.signal("cml-agent", Signal::SIGSTOP),
             Fault::AgentKilledAndDeleted => {
-                self.inside("rm -f /opt/cml/bin/cml-agent");
+                self.scene.inside(&self.id, "rm -f /opt/cml/bin/cml-agent");
                 self.signal("cml-agent", Signal::SIGKILL);
             }
             Fault::RunnerKilled => self.signal(self.names.runner, Signal::SIGKILL),
@@ -276,11 +281,11 @@ impl Held {
             }
             Fault::BothKilled => {
                 // An agent that sees its runner's end first takes it for a crash of the runner.
-                let runner = self.scene.world.fleet.pid(&self.id, self.names.runner).expect("it runs");
+                let runner = self.pid(self.names.runner);
                 self.signal("cml-agent", Signal::SIGKILL);
-                kill(Pid::from_raw(runner), Signal::SIGKILL).unwrap();
+                kill(runner, Signal::SIGKILL).unwrap();
             }
-            Fault::DiskFull => self.inside("mount -o remount,size=64k /var/lib/cml; cat /dev/zero >/var/lib/cml/all 2>/dev/null; :"),
+            Fault::DiskFull => self.scene.inside(&self.id, e2e::FILL_DISK),
             Fault::MetadataSilent => self.scene.world.cloud.silence_metadata(&self.id),
             Fault::ForgeUnreachable => {
                 forge(Effect::Reset);
@@ -313,16 +318,11 @@ impl Held {
     }
 
     fn signal(&self, program: &str, signal: Signal) {
-        let pid = self.scene.world.fleet.pid(&self.id, program).expect("it runs");
-        kill(Pid::from_raw(pid), signal).unwrap();
+        kill(self.pid(program), signal).unwrap();
     }
 
-    /// Runs a script as root of the instance.
-    fn inside(&self, script: &str) {
-        let agent = self.scene.world.fleet.agent_pid(&self.id).expect("the agent runs");
-        let status = Command::new("nsenter")
-            .args(["--mount", "--root", "--wd", "--target", &agent.to_string(), "sh", "-c", script])
-            .status();
-        assert!(status.unwrap().success());
+    fn pid(&self, program: &str) -> Pid {
+        let pid = self.scene.world.fleet.pid(&self.id, program);
+        Pid::from_raw(pid.unwrap_or_else(|| panic!("{program} does not run:\n{}", self.scene.timeline())))
     }
 }

@@ -117,8 +117,12 @@ async fn archive(Shared(bitbucket): Shared<Bitbucket>, Path(name): Path<String>)
     if name != standin::bitbucket::archive_name() {
         return StatusCode::NOT_FOUND.into_response();
     }
-    match standin::bitbucket::archive(&bitbucket.url()) {
-        Ok(bytes) => bytes.into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")).into_response(),
+    // A second's work in a debug build: many worlds may share this thread.
+    let url = bitbucket.url();
+    let packed = tokio::task::spawn_blocking(move || standin::bitbucket::archive(&url)).await;
+    match packed {
+        Ok(Ok(bytes)) => bytes.into_response(),
+        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}")).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
