@@ -45,7 +45,7 @@ const FORCED: (&str, &str) = ("forceDeletionTypes", "Microsoft.Compute/virtualMa
 /// [notices]: https://learn.microsoft.com/en-us/azure/virtual-machines/linux/scheduled-events#event-scheduling
 const INTERVAL: Duration = Duration::from_secs(7);
 /// The same while a job runs: Azure's advice is once a second.
-const BUSY_INTERVAL: Duration = Duration::from_millis(1750);
+const BUSY_INTERVAL: Duration = Duration::from_millis(1250);
 /// Any other machine has ten minutes at least, or five where its owner said so. Source: as for [`INTERVAL`].
 const REGULAR_INTERVAL: Duration = Duration::from_secs(30);
 /// The service is on the machine's own host: slower than this is broken.
