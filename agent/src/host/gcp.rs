@@ -92,6 +92,7 @@ impl Gcp {
         let mut seen = None;
         loop {
             let asked = Instant::now();
+            let is_first = seen.is_none();
             let value = self.get(path, seen.as_ref()).await;
             silence.heard(value.as_ref().err());
             // After an error, and where there is no such value yet, the next question must not be held: what is new meanwhile would be old to it.
@@ -99,8 +100,10 @@ impl Gcp {
             if let Some(interruption) = seen.as_ref().and_then(|value| meaning(&value.text)) {
                 return interruption;
             }
-            // The first answer comes at once, and so does one of a service that holds nothing.
-            sleep_until(asked + self.pause).await;
+            // The first answer comes at once, and the next question is held; only a service that fails, knows nothing, or holds nothing is spared.
+            if !(is_first && seen.as_ref().is_some_and(|seen| seen.tag.is_some())) {
+                sleep_until(asked + self.pause).await;
+            }
         }
     }
 
