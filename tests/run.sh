@@ -50,7 +50,7 @@ if [ -n "${CML_TEST_NODE:-}" ]; then
 	step "GitHub exchanges against the published OpenAPI description" node tests/contract/github/validate.mjs "$CML_SANDBOX_RECORD"
 fi
 for cloud in "${checked[@]}"; do
-	step "requests to $cloud against its vendor's description" "tests/contract/$cloud/.venv/bin/python" "tests/contract/$cloud/check.py" "$recorded/$cloud"
+	step "requests to $cloud against its vendor's description" "tests/contract/$cloud/.venv/bin/python" tests/contract/check.py "$cloud" "$recorded/$cloud"
 done
 
 # What a forge has no way to play is ignored by name in the list of scenarios.

@@ -9,4 +9,4 @@ if ! cmp -s requirements.txt .venv/.installed; then
 	.venv/bin/pip install --quiet --disable-pip-version-check --no-deps -r requirements.txt
 	cp requirements.txt .venv/.installed
 fi
-.venv/bin/python check.py --self-test
+.venv/bin/python ../check.py "$1" --self-test

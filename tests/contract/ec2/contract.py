@@ -1,11 +1,10 @@
-"""check.py FILE: holds each recorded EC2 request (one urlencoded form a line) against botocore's own model of EC2.
+"""Holds each recorded EC2 request (one urlencoded form a line) against botocore's own model of EC2.
 
 AWS would refuse a misspelt parameter; emulators ignore it. Unknown names at any depth, wrong types, values outside an enumeration and
 missing required members are faults.
 """
 
 import re
-import sys
 from urllib.parse import parse_qsl
 
 from botocore.loaders import Loader
@@ -91,6 +90,13 @@ def check(form):
     return action, found + faults(shape, rest, action)
 
 
+WHAT = "botocore's model of EC2"
+
+
+def faults_of(line):
+    return check(line)[1]
+
+
 def self_test():
     good = f"Action=RunInstances&Version={VERSION}&MinCount=1&MaxCount=1&MetadataOptions.HttpTokens=required&TagSpecification.1.Tag.1.Key=a"
     cases = {
@@ -104,31 +110,4 @@ def self_test():
         good.replace("RunInstances", "RunInstance"): True,
     }
     wrong = [form for form, faulty in cases.items() if bool(check(form)[1]) != faulty]
-    for form in wrong:
-        print(f"self-test failed: {form}: {check(form)[1]}", file=sys.stderr)
-    return not wrong
-
-
-def main(path):
-    if path == "--self-test":
-        return self_test()
-    try:
-        forms = [line for line in open(path, encoding="utf-8").read().splitlines() if line]
-    except OSError as error:
-        print(f"error: no recording: {error}", file=sys.stderr)
-        return False
-    seen = {}
-    faulty = 0
-    for form in forms:
-        _, found = check(form)
-        faulty += bool(found)
-        for fault in found:
-            seen[fault] = seen.get(fault, 0) + 1
-    for fault, times in seen.items():
-        print(f"{fault} ({times} times)", file=sys.stderr)
-    print(f"{len(forms)} EC2 requests, {faulty} against botocore's model")
-    return faulty == 0 and bool(forms)
-
-
-if __name__ == "__main__":
-    sys.exit(0 if main(sys.argv[1]) else 1)
+    assert not wrong, wrong

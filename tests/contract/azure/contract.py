@@ -1,4 +1,4 @@
-"""check.py FILE: holds each recorded request to Azure (one JSON object a line) against the types that Microsoft publishes for Python.
+"""Holds each recorded request to Azure (one JSON object a line) against the types that Microsoft publishes for Python.
 
 Resource Manager refuses some of what it does not know and ignores the rest. Unknown members at any depth, wrong types, values outside an
 enumeration, missing required members, and versions of the API that the published client does not speak are faults.
@@ -116,6 +116,13 @@ def check(record):
     return None
 
 
+WHAT = "Microsoft's published types"
+
+
+def faults_of(line):
+    return check(json.loads(line))
+
+
 def self_test():
     base = {
         "line": "PUT /subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/m",
@@ -142,29 +149,8 @@ def self_test():
             node[path[-1]] = value
         assert check(broken), f"{'.'.join(path)} = {value!r} was not caught"
 
-
     identity = "PUT /subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/userAssignedIdentities/i"
     good = {"location": "westus2", "tags": {"team": "ml"}}
     assert check({"line": identity, "body": good}) == []
     for body in [{"tags": {}}, {**good, "tags": {"team": 1}}, {**good, "kind": "x"}, {**good, "properties": {"principalId": "p"}}]:
         assert check({"line": identity, "body": body}), f"{body} was not caught"
-
-
-def main():
-    if sys.argv[1:] == ["--self-test"]:
-        return self_test()
-    checked, found = 0, set()
-    with open(sys.argv[1], encoding="utf-8") as lines:
-        for line in lines:
-            answer = check(json.loads(line))
-            if answer is not None:
-                checked += 1
-                found.update(answer)
-    for fault in sorted(found):
-        print(fault)
-    print(f"azure: {checked} requests checked, {len(found)} faults")
-    sys.exit(1 if found or not checked else 0)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""check.py FILE: holds each recorded Compute Engine request (one JSON object a line) against Google's own description of the API.
+"""Holds each recorded Compute Engine request (one JSON object a line) against Google's own description of the API.
 
 Google would refuse a misspelt field; our sandbox is of the same hand as our client. Unknown methods, paths, query names and fields, wrong
 types, values outside an enumeration and names against the pattern are faults.
@@ -7,7 +7,6 @@ types, values outside an enumeration and names against the pattern are faults.
 import importlib.util
 import json
 import re
-import sys
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -84,6 +83,13 @@ def check(request):
     return wrong + faults(method["request"], body, method["id"])
 
 
+WHAT = "Google's description of Compute Engine"
+
+
+def faults_of(line):
+    return check(json.loads(line))
+
+
 def self_test():
     body = {
         "name": "vm",
@@ -105,31 +111,4 @@ def self_test():
     ]
     wrong = [old for old, new in changes if not check(json.loads(text.replace(old, new, 1)))]
     wrong += check(good)
-    for one in wrong:
-        print(f"self-test failed: {one}", file=sys.stderr)
-    return not wrong
-
-
-def main(path):
-    if path == "--self-test":
-        return self_test()
-    try:
-        requests = [json.loads(line) for line in open(path, encoding="utf-8").read().splitlines() if line]
-    except OSError as error:
-        print(f"error: no recording: {error}", file=sys.stderr)
-        return False
-    seen = {}
-    faulty = 0
-    for request in requests:
-        found = check(request)
-        faulty += bool(found)
-        for fault in found:
-            seen[fault] = seen.get(fault, 0) + 1
-    for fault, times in seen.items():
-        print(f"{fault} ({times} times)", file=sys.stderr)
-    print(f"{len(requests)} Compute Engine requests, {faulty} against Google's description")
-    return faulty == 0 and bool(requests)
-
-
-if __name__ == "__main__":
-    sys.exit(0 if main(sys.argv[1]) else 1)
+    assert not wrong, wrong
