@@ -45,6 +45,21 @@ pub const RERUN: &str = "rerun";
 /// How each line begins.
 pub const PREFIX: &str = "cml-phase ";
 
+/// The longest time between two looks of a launcher at the console of a machine whose runner is not online yet…
+const LOOK: Duration = Duration::from_secs(30);
+/// … and the part of its own limit that it is otherwise, so that a rehearsal does not wait as in earnest.
+const LOOK_PART: u32 = 20;
+
+/// How often a launcher with this limit looks at a console.
+pub fn look(limit: Duration) -> Duration {
+    LOOK.min(limit / LOOK_PART)
+}
+
+/// How long the console of a machine must stay readable, so that its launcher has looked in any case.
+pub fn readable(limit: Duration) -> Duration {
+    look(limit) * 2
+}
+
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(

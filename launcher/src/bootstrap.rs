@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use common::error::{Class, Failure};
+use common::phase;
 use common::spec::CloudKind;
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -16,9 +17,6 @@ const SCRIPT: &str = include_str!("bootstrap.sh");
 
 /// What its timer does on Azure before it powers off, as a part of that script.
 const AZURE: &str = include_str!("bootstrap/azure.sh");
-/// How long the console of a machine stays readable that goes with it: the launcher looks every 30 s, or more often in proportion to its own limit.
-const LINGER: Duration = Duration::from_mins(1);
-const LINGER_PART: u32 = 10;
 
 /// The unit that runs the agent where systemd does.
 const UNIT: &str = include_str!("../../agent/systemd/cml-agent.service");
@@ -105,7 +103,7 @@ impl Bootstrap {
                 CloudKind::Aws | CloudKind::Azure | CloudKind::Gcp => quote(""),
             },
             "linger" => match self.cloud {
-                CloudKind::Azure => LINGER.min(self.boot_budget / LINGER_PART).as_secs().max(1).to_string(),
+                CloudKind::Azure => phase::readable(self.boot_budget).as_secs().max(1).to_string(),
                 CloudKind::Aws | CloudKind::Gcp | CloudKind::Kubernetes => String::new(),
             },
             "farewell" => match self.cloud {

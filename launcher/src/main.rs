@@ -5,6 +5,11 @@
     not(test),
     warn(clippy::panic, clippy::unreachable, clippy::indexing_slicing, clippy::string_slice)
 )]
+// A build for some clouds leaves alone what the others need.
+#![cfg_attr(
+    not(all(feature = "aws", feature = "azure", feature = "gcp", feature = "kubernetes")),
+    allow(dead_code)
+)]
 
 mod bootstrap;
 mod catalog;

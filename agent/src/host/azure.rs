@@ -305,8 +305,7 @@ impl Host for Azure {
     }
 
     async fn terminate(&self, will: &Will) -> Result<()> {
-        // The console goes with the machine.
-        sleep(will.linger).await;
+        will.read().await;
         let deleted = self.delete_self(will.pending.as_deref()).await;
         self.acknowledge().await;
         let Err(error) = deleted else {

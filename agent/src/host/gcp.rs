@@ -201,7 +201,7 @@ impl Host for Gcp {
             tracing::warn!("this machine only stops: the job that is to run again stands on its console, where `cml runner reap` finds it");
             return power_off().await;
         }
-        sleep(will.linger).await;
+        will.read().await;
         match self.delete_itself().await.context("deleting this instance") {
             Ok(()) => {}
             Err(error) => tracing::warn!("{error:#}: it only powers off; `cml runner reap` removes the stopped machine and its disk"),

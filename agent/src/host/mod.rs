@@ -59,6 +59,17 @@ pub struct Interruption {
     pub advice: bool,
 }
 
+impl Will {
+    /// Stays until the launcher has read the console, where that goes with the machine.
+    async fn read(&self) {
+        if !self.linger.is_zero() {
+            let seconds = self.linger.as_secs_f64();
+            tracing::info!("staying for {seconds:.0} s: the console goes with this machine, and its launcher may not have read it yet");
+            tokio::time::sleep(self.linger).await;
+        }
+    }
+}
+
 /// Opens the host that the spec says we are on.
 pub fn open(cloud: Option<CloudKind>) -> Result<Arc<dyn Host>> {
     match cloud {

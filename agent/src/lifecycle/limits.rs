@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use common::phase;
 use common::timeout::Timeout;
 
 use super::{Limits, State, Step, StopReason, Time};
@@ -48,14 +49,9 @@ const GRACE_PART: u32 = 3;
 /// known everywhere for so long.
 const TERMINATE: Duration = Duration::from_mins(5);
 
-/// How long a launcher may take to see on the console of a machine that its runner is online, or never will be: it looks every 30 s…
-const SEEN: Duration = Duration::from_mins(1);
-/// … or more often, in proportion to its own limit.
-const SEEN_PART: u32 = 10;
-
-/// How long the launcher may take to see what this machine came to.
+/// How long the launcher may take to see on the console what this machine came to.
 pub fn seen(limits: &Limits) -> Duration {
-    limits.provisioning.duration().map_or(SEEN, |limit| SEEN.min(limit / SEEN_PART))
+    phase::readable(limits.provisioning.duration().unwrap_or(Duration::MAX))
 }
 
 /// When the step ends by itself. Only waiting for jobs, and a job, may go on for ever, if the spec says so.

@@ -106,14 +106,14 @@ mod tests {
     fn a_runner_knows_its_containers_and_no_others() {
         let listed = [
             "aa\tcml-a\trunner-1\t/var/run/docker.sock",
-            "bb\t\t7b54c4fa_build\t/opt/cml/runner/work/7b54c4fa/build,/etc",
+            "bb\t\t7b54c4fa_build\t/opt/cml/runner/jobs/7b54c4fa/build,/etc",
             "cc\t\t7b54c4fa_pause\t",
-            "dd\tcml-b\trunner-2\t/opt/cml/runner/work2",
+            "dd\tcml-b\trunner-2\t/opt/cml/runner/jobs2",
             "ee\t\tdb\t/opt/cml",
             "Cannot connect to the Docker daemon",
         ]
         .map(str::to_owned);
-        let work = Path::new("/opt/cml/runner/work");
+        let work = Path::new("/opt/cml/runner/jobs");
         let id = "{7b54c4fa}".to_owned().into();
         assert_eq!(ours(&listed, "cml-a", work, Some(&id)), ["aa", "bb", "cc"]);
         assert_eq!(ours(&listed, "cml-a", work, None), ["aa", "bb"]);

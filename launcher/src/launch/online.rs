@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use common::error::{Class, Failure, Report};
 use common::forge::Which;
-use common::phase::State;
+use common::phase::{self, State};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::diagnosis::Diagnosis;
@@ -14,6 +14,9 @@ use crate::cloud::{Instance, Search};
 
 /// How long the console may take to show how far a machine has come: it is only for people, and the runner may be online meanwhile.
 const CONSOLE: Duration = Duration::from_secs(3);
+
+/// No pause is shorter.
+const SHORTEST: Duration = Duration::from_millis(50);
 
 /// How often one asks: in proportion to the budget, so that a launch takes as many requests in a rehearsal as in earnest.
 #[derive(Debug, Clone, Copy)]
@@ -29,11 +32,11 @@ pub struct Pace {
 impl Pace {
     /// 2 s, 10 s and 30 s of ten minutes, and never more.
     pub fn of(budget: Duration) -> Self {
-        let part = |parts: u32, longest: u64| (budget / parts).clamp(Duration::from_millis(50), Duration::from_secs(longest));
+        let part = |parts: u32, longest: u64| (budget / parts).clamp(SHORTEST, Duration::from_secs(longest));
         Self {
             first: part(300, 2),
             longest: part(60, 10),
-            health: part(20, 30),
+            health: phase::look(budget).max(SHORTEST),
         }
     }
 }

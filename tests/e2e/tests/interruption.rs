@@ -32,6 +32,8 @@ e2e::everywhere! {
 
 async fn an_idle_spot_machine_leaves_before_it_is_taken(scene: Scene) {
     scene.launch_spot(&["--idle-timeout=never"]).await.succeeded();
+    let is_spot = !scene.world.cloud.kind().spot().is_empty();
+    assert_eq!(scene.world.fleet.instances()[0].spot, is_spot);
     scene.take_back(NOTICE);
     scene.event("runner-removed").await;
     scene.end().await;

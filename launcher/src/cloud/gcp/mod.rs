@@ -228,7 +228,7 @@ impl Cloud for Gcp {
         }
         let (error, target) = last.context("there was nothing to try")?;
         Err(match error.kind() {
-            Kind::Capacity => refusal::no_capacity(error, target, order.options.cloud_spot),
+            Kind::Capacity => refusal::no_capacity(error, &target.machine, order.options.cloud_spot),
             _ => refusal::of("instances.insert", error),
         })
     }

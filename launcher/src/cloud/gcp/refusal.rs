@@ -3,7 +3,7 @@
 use common::error::{Class, Failure};
 
 use super::error::{Error, Kind, Refused};
-use super::place::Target;
+use super::machine::Machine;
 
 /// Where a project's quotas are seen and asked for.
 const QUOTAS: &str = "https://console.cloud.google.com/iam-admin/quotas";
@@ -46,7 +46,7 @@ pub fn usage(error: Error, message: String, hint: &str) -> anyhow::Error {
 }
 
 /// None of the attempts had capacity; `last` was the last of them.
-pub fn no_capacity(error: Error, last: &Target, is_spot: bool) -> anyhow::Error {
+pub fn no_capacity(error: Error, last: &Machine, is_spot: bool) -> anyhow::Error {
     let Error::Refused(refused) = error else {
         return of("instances.insert", error);
     };
@@ -57,7 +57,7 @@ pub fn no_capacity(error: Error, last: &Target, is_spot: bool) -> anyhow::Error 
     };
     let message = format!(
         "no zone has capacity for {}, nor for any type that was tried before it ({})",
-        last.machine, refused.code
+        last, refused.code
     );
     anyhow::Error::new(refused).context(Failure::new(Class::Capacity, message).hint(hint))
 }

@@ -55,7 +55,7 @@ pub fn is_spot(form: &Form) -> bool {
 pub fn run(ec2: &Ec2, form: &Form, region: &str) -> Result<String, Refusal> {
     let zone = check::launch(form, region)?;
     let token = form.get("ClientToken").filter(|token| !token.is_empty());
-    let launches = lock(&ec2.0.launches);
+    let mut launches = lock(&ec2.0.launches);
     if let Some(known) = launches
         .iter()
         .find(|launched| token.is_some() && launched.form.get("ClientToken") == token)
@@ -69,8 +69,7 @@ pub fn run(ec2: &Ec2, form: &Form, region: &str) -> Result<String, Refusal> {
         return Ok(reservation(ec2, known));
     }
     check::capacity(&lock(&ec2.0.full), form, &zone)?;
-    drop(launches);
-    Ok(reservation(ec2, &add(ec2, form.clone(), zone)))
+    Ok(reservation(ec2, &add(ec2, &mut launches, form.clone(), zone)))
 }
 
 /// A machine that no request asked for: tagged as the tool did that came before.
@@ -85,13 +84,13 @@ pub fn foreign(ec2: &Ec2, name: &str) {
     ];
     add(
         ec2,
+        &mut lock(&ec2.0.launches),
         form.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         ZONE.to_owned(),
     );
 }
 
-fn add(ec2: &Ec2, form: Form, zone: String) -> Launched {
-    let mut launches = lock(&ec2.0.launches);
+fn add(ec2: &Ec2, launches: &mut Vec<Launched>, form: Form, zone: String) -> Launched {
     let id = format!("i-{:017x}", 0x0e00 + launches.len() + 1);
     let new = Launched {
         metadata: Metadata::new(&id, &zone, &form),
