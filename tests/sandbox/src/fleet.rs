@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -12,11 +13,11 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::events::{Events, Source};
-use crate::instance::{self, Boot, Isolation, Machine};
+use crate::instance::{self, Boot, Isolation, Machine, Machines};
 use crate::shared::lock;
 
 /// What a fleet needs of its world.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Options {
     /// Where the instances' files are.
     pub dir: PathBuf,
@@ -28,6 +29,8 @@ pub struct Options {
     pub notice: Option<Duration>,
     /// Whether instances have a Docker: then the Bitbucket whose runner the image there is.
     pub docker: Option<String>,
+    /// Whether instances boot a Linux of their own, and what they share then.
+    pub machines: Option<Arc<Machines>>,
 }
 
 /// Instances; clones share them.
@@ -76,6 +79,8 @@ pub struct Ready {
     pub script: String,
     /// What its programs are told of where their cloud is.
     pub env: Vec<(&'static str, String)>,
+    /// Its metadata service, if it has one.
+    pub metadata: Option<SocketAddr>,
     /// What lives as long as it does: its metadata service.
     pub keep: Box<dyn Any + Send>,
 }
@@ -231,6 +236,8 @@ impl Fleet {
             env: ready.env,
             metadata_interval: self.0.options.metadata_interval,
             docker: self.0.options.docker.clone(),
+            metadata: ready.metadata,
+            machines: self.0.options.machines.clone(),
             events: self.0.events.clone(),
         })?;
         Ok((ready.keep, machine))

@@ -1,5 +1,6 @@
 //! The forge of a world, whichever it is: what scenarios ask of it.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -139,6 +140,11 @@ impl Forge {
     /// Its address.
     pub fn url(&self) -> String {
         ask!(self, server => server.url())
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        ask!(self, server => server.address())
     }
 
     /// The page of its repository.

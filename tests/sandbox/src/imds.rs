@@ -1,5 +1,7 @@
 //! The metadata service of one instance, version 2.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -18,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::ec2::Form;
+use crate::instance::MAC;
 
 /// What the service knows; clones share it.
 #[derive(Clone)]
@@ -74,14 +77,19 @@ impl Metadata {
 
 /// A running service; it ends with this value.
 pub struct Service {
-    url: String,
+    address: SocketAddr,
     task: JoinHandle<()>,
 }
 
 impl Service {
     /// Its address: `AWS_EC2_METADATA_SERVICE_ENDPOINT`.
     pub fn url(&self) -> String {
-        self.url.clone()
+        format!("http://{}", self.address)
+    }
+
+    /// The same as an address.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 
@@ -94,18 +102,21 @@ impl Drop for Service {
 /// Starts a service on a free port.
 pub async fn serve(metadata: Metadata) -> Result<Service> {
     let listener = TcpListener::bind("127.0.0.1:0").await.context("listening")?;
-    let url = format!("http://{}", listener.local_addr()?);
+    let address = listener.local_addr()?;
     let app = Router::new()
         .route("/latest/api/token", put(token))
-        .route("/latest/meta-data/{*path}", get(value))
-        .route("/latest/dynamic/instance-identity/document", get(identity))
-        .route("/latest/user-data", get(user_data))
+        .route("/{version}/meta-data/", get(everything))
+        .route("/{version}/meta-data/{*path}", get(value))
+        .route("/{version}/dynamic/instance-identity", get(|| async { "document" }))
+        .route("/{version}/dynamic/instance-identity/", get(|| async { "document" }))
+        .route("/{version}/dynamic/instance-identity/document", get(identity))
+        .route("/{version}/user-data", get(user_data))
         .layer(from_fn_with_state(metadata.clone(), listen))
         .with_state(metadata);
     let task = tokio::spawn(async move {
         let _ = axum::serve(listener, app).await;
     });
-    Ok(Service { url, task })
+    Ok(Service { address, task })
 }
 
 async fn listen(State(metadata): State<Metadata>, request: Request, next: Next) -> Response {
@@ -119,6 +130,29 @@ async fn listen(State(metadata): State<Metadata>, request: Request, next: Next) 
 const PRIVATE_IP: &str = "172.31.0.10";
 /// One token is as good as another here; that there must be one is what matters.
 const TOKEN: &str = "sandbox-session-token";
+/// All that there is to ask for.
+const VALUES: [&str; 20] = [
+    "ami-id",
+    "events/recommendations/rebalance",
+    "hostname",
+    "instance-id",
+    "instance-life-cycle",
+    "instance-type",
+    "local-hostname",
+    "local-ipv4",
+    "mac",
+    "network/interfaces/macs/06:00:00:00:00:01/device-number",
+    "network/interfaces/macs/06:00:00:00:00:01/interface-id",
+    "network/interfaces/macs/06:00:00:00:00:01/local-ipv4s",
+    "network/interfaces/macs/06:00:00:00:00:01/mac",
+    "network/interfaces/macs/06:00:00:00:00:01/subnet-ipv4-cidr-block",
+    "network/interfaces/macs/06:00:00:00:00:01/vpc-id",
+    "placement/availability-zone",
+    "placement/region",
+    "public-ipv4",
+    "spot/instance-action",
+    "spot/termination-time",
+];
 /// The longest life that may be asked for, in seconds.
 const LONGEST: u32 = 21_600;
 
@@ -136,11 +170,22 @@ fn is_allowed(headers: &HeaderMap) -> bool {
     headers.get("x-aws-ec2-metadata-token").is_some_and(|token| token == TOKEN)
 }
 
-async fn value(State(metadata): State<Metadata>, Path(path): Path<String>, headers: HeaderMap) -> (StatusCode, String) {
+async fn everything(State(metadata): State<Metadata>, headers: HeaderMap) -> (StatusCode, String) {
     if !is_allowed(&headers) {
         return (StatusCode::UNAUTHORIZED, String::new());
     }
-    match metadata.known(|known| known.value(&path)) {
+    (StatusCode::OK, metadata.known(|known| known.list("")))
+}
+
+async fn value(
+    State(metadata): State<Metadata>,
+    Path((_, path)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> (StatusCode, String) {
+    if !is_allowed(&headers) {
+        return (StatusCode::UNAUTHORIZED, String::new());
+    }
+    match metadata.known(|known| if path.ends_with('/') { Some(known.list(&path)) } else { known.value(&path) }) {
         Some(value) => (StatusCode::OK, value),
         None => (StatusCode::NOT_FOUND, String::new()),
     }
@@ -174,10 +219,19 @@ impl Known {
         })
     }
 
+    /// The names in a folder, one a line; of folders with a `/`.
+    fn list(&self, folder: &str) -> String {
+        let known = VALUES.into_iter().filter(|path| self.value(path).is_some());
+        let inside = known.filter_map(|path| path.strip_prefix(folder));
+        let names: BTreeSet<&str> = inside.map(|rest| rest.split_inclusive('/').next().unwrap_or(rest)).collect();
+        names.into_iter().collect::<Vec<_>>().join("\n")
+    }
+
     fn value(&self, path: &str) -> Option<String> {
         let time = |at: SystemTime| Timestamp::try_from(at).map(|at| format!("{at:.0}")).unwrap_or_default();
         match path {
             "instance-id" => Some(self.id.clone()),
+            "hostname" | "local-hostname" => Some("ip-172-31-0-10.ec2.internal".into()),
             "instance-type" => Some(self.kind.clone()),
             "ami-id" => Some(self.image.clone()),
             "placement/availability-zone" => Some(self.zone.clone()),
@@ -188,7 +242,16 @@ impl Known {
             "spot/instance-action" => self.taken.map(|at| json!({ "action": "terminate", "time": time(at) }).to_string()),
             "spot/termination-time" => self.taken.map(time),
             "events/recommendations/rebalance" => self.advised.map(|at| json!({ "noticeTime": time(at) }).to_string()),
-            _ => None,
+            "mac" => Some(MAC.into()),
+            _ => match path.strip_prefix("network/interfaces/macs/")?.strip_prefix(MAC)? {
+                "/device-number" => Some("0".into()),
+                "/interface-id" => Some("eni-0e00000000000001".into()),
+                "/local-ipv4s" => Some(PRIVATE_IP.into()),
+                "/mac" => Some(MAC.into()),
+                "/subnet-ipv4-cidr-block" => Some("172.31.0.0/20".into()),
+                "/vpc-id" => Some("vpc-0e000001".into()),
+                _ => None,
+            },
         }
     }
 }

@@ -1,6 +1,8 @@
 //! A whole world: a forge, a cloud with its instances, the agent's download, and the environment of a command in it.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -21,7 +23,7 @@ use crate::forge::{self, Forge};
 use crate::gce::Gce;
 use crate::github::GitHub;
 use crate::gitlab::GitLab;
-use crate::instance::{self, Isolation};
+use crate::instance::{self, Isolation, Machines, Net};
 use crate::interrupt;
 use crate::kubernetes::Cluster;
 use crate::standin;
@@ -43,6 +45,9 @@ pub struct Options {
     pub notice: Option<Duration>,
     /// Whether instances have a Docker.
     pub docker: bool,
+    /// A root file system that instances boot, with a systemd and a cloud-init of its own. Needs root, and a thread of its own: the one that
+    /// starts the world leaves this machine's network for good.
+    pub image: Option<PathBuf>,
 }
 
 /// Where, in a world, its commands have their Java.
@@ -69,6 +74,7 @@ pub struct World {
 
 /// Serves the agent, and turns away everything else.
 struct Downloads {
+    address: SocketAddr,
     base: String,
     url: String,
     sha256: String,
@@ -110,7 +116,9 @@ impl World {
         let (launcher, agent) = (find(options.launcher, "cml")?, find(options.agent, "cml-agent")?);
         let events = Events::default();
         let isolation = Isolation::best();
+        let net = options.image.is_some().then(|| Net::enter(dir.path())).transpose()?;
         let forge = Forge::start(events.clone(), options.forge).await?;
+        let downloads = Downloads::serve(&agent, events.clone()).await?;
         let record = std::env::var_os(options.cloud.record()).map(PathBuf::from);
         let fleet = Fleet::new(
             events.clone(),
@@ -120,10 +128,13 @@ impl World {
                 metadata_interval: options.metadata_interval.unwrap_or(METADATA_INTERVAL),
                 notice: options.notice,
                 docker: options.docker.then(|| forge.url()),
+                machines: options.image.zip(net).map(|(image, net)| {
+                    let servers = vec![forge.address(), downloads.address];
+                    Arc::new(Machines { image, net, servers })
+                }),
             },
         );
         let cloud = Cloud::start(options.cloud, events.clone(), fleet.clone(), record).await?;
-        let downloads = Downloads::serve(&agent, events.clone()).await?;
         stand_in_for_java(dir.path()).context("making a stand-in for Java")?;
         let world = Self {
             events,
@@ -309,7 +320,8 @@ impl Downloads {
     async fn serve(agent: &Path, events: Events) -> Result<Self> {
         let (bytes, sha256) = standin::read_once(agent)?;
         let listener = TcpListener::bind("127.0.0.1:0").await.context("listening")?;
-        let base = format!("http://{}", listener.local_addr()?);
+        let address = listener.local_addr()?;
+        let base = format!("http://{address}");
         let refuse = move |uri: Uri| async move {
             let place = uri.authority().map_or_else(|| uri.to_string(), ToString::to_string);
             events.push(
@@ -328,6 +340,7 @@ impl Downloads {
         });
         Ok(Self {
             url: format!("{base}/cml-agent"),
+            address,
             base,
             sha256,
             task,

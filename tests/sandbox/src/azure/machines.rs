@@ -137,6 +137,7 @@ fn launch(azure: &Azure, group: &str, machine: &Machine, size: &str, location: &
                     ("AZURE_POD_IDENTITY_AUTHORITY_HOST", service.url()),
                     ("AZURE_RESOURCE_MANAGER_ENDPOINT", manager),
                 ],
+                metadata: Some(service.address()),
                 keep: Box::new(service),
             })
         }),

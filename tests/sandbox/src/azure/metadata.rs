@@ -1,5 +1,6 @@
 //! The metadata service of one machine.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -59,14 +60,19 @@ impl Metadata {
 
 /// A running service; it ends with this value.
 pub struct Service {
-    url: String,
+    address: SocketAddr,
     task: JoinHandle<()>,
 }
 
 impl Service {
     /// Its address: `AZURE_POD_IDENTITY_AUTHORITY_HOST`.
     pub fn url(&self) -> String {
-        self.url.clone()
+        format!("http://{}", self.address)
+    }
+
+    /// The same as an address.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 
@@ -85,7 +91,7 @@ struct Shared {
 /// Starts a service on a free port.
 pub async fn serve(metadata: Metadata, events: Events) -> Result<Service> {
     let listener = TcpListener::bind("127.0.0.1:0").await.context("listening")?;
-    let url = format!("http://{}", listener.local_addr()?);
+    let address = listener.local_addr()?;
     let shared = Shared { metadata, events };
     let app = Router::new()
         .route("/metadata/instance/compute", get(compute))
@@ -97,7 +103,7 @@ pub async fn serve(metadata: Metadata, events: Events) -> Result<Service> {
     let task = tokio::spawn(async move {
         let _ = axum::serve(listener, app).await;
     });
-    Ok(Service { url, task })
+    Ok(Service { address, task })
 }
 
 /// Whoever does not say that the metadata is meant, or was passed on, is refused.

@@ -1,5 +1,6 @@
 //! A forge as a server on loopback: what happens in it, by itself and by request.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -55,6 +56,7 @@ impl<F: Rules> Clone for Server<F> {
 }
 
 struct Inner<F: Rules> {
+    address: SocketAddr,
     url: String,
     own: F,
     events: Events,
@@ -71,8 +73,10 @@ impl<F: Forge> Server<F> {
     /// Starts one on a free port.
     pub(crate) async fn open(own: F, setup: Setup, app: Router<Self>) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await.context("listening")?;
+        let address = listener.local_addr()?;
         let server = Self(Arc::new(Inner {
-            url: format!("http://{}{}", listener.local_addr()?, setup.root),
+            address,
+            url: format!("http://{address}{}", setup.root),
             state: Mutex::new(State::new(setup.lock_expiry)),
             own,
             events: setup.events,
@@ -102,6 +106,11 @@ impl<F: Forge> Server<F> {
     /// Its address.
     pub fn url(&self) -> String {
         self.0.url.clone()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.0.address
     }
 
     /// What goes wrong here.

@@ -127,6 +127,7 @@ fn launch(launched: &Launched) -> Launch {
             Ok(Ready {
                 script: user_data(form.get("UserData").map(String::as_str).unwrap_or_default())?,
                 env: vec![("AWS_EC2_METADATA_SERVICE_ENDPOINT", service.url())],
+                metadata: Some(service.address()),
                 keep: Box::new(service),
             })
         }),

@@ -117,6 +117,7 @@ fn launch(gce: &Gce, zone: &str, body: &Value) {
                     ("GCE_METADATA_HOST", service.host()),
                     ("CLOUDSDK_API_ENDPOINT_OVERRIDES_COMPUTE", url),
                 ],
+                metadata: Some(service.address()),
                 keep: Box::new(service),
             })
         }),

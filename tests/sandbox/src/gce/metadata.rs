@@ -1,6 +1,7 @@
 //! The metadata service of one instance: values, and questions that are held until a value changes.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,14 +65,19 @@ fn tag(value: &str) -> String {
 
 /// A running service; it ends with this value.
 pub struct Service {
-    host: String,
+    address: SocketAddr,
     task: JoinHandle<()>,
 }
 
 impl Service {
     /// Its address: `GCE_METADATA_HOST`.
     pub fn host(&self) -> String {
-        self.host.clone()
+        self.address.to_string()
+    }
+
+    /// The same as an address.
+    pub const fn address(&self) -> SocketAddr {
+        self.address
     }
 }
 
@@ -84,12 +90,12 @@ impl Drop for Service {
 /// Starts a service on a free port.
 pub async fn serve(metadata: Metadata) -> Result<Service> {
     let listener = TcpListener::bind("127.0.0.1:0").await.context("listening")?;
-    let host = listener.local_addr()?.to_string();
+    let address = listener.local_addr()?;
     let app = Router::new().route("/computeMetadata/v1/{*path}", get(answer)).with_state(metadata);
     let task = tokio::spawn(async move {
         let _ = axum::serve(listener, app).await;
     });
-    Ok(Service { host, task })
+    Ok(Service { address, task })
 }
 
 async fn answer(

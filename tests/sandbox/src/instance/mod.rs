@@ -1,15 +1,20 @@
 //! Instances as real processes: the user data is executed as it would be on the machine, apart from the user's own system.
 
+mod booted;
 mod init;
+mod network;
 
+pub use booted::Machines;
 pub(crate) use init::JAVA;
+pub use network::{MAC, Net};
 
 use std::fs;
 use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -22,6 +27,7 @@ use tokio::net::unix::pipe::{self, Receiver};
 use tokio::process::{Child, ChildStdin};
 
 use crate::events::{Events, Source};
+use network::Network;
 
 /// How often the processes of a destroyed instance are looked for.
 const LOOK: Duration = Duration::from_millis(20);
@@ -98,6 +104,10 @@ pub struct Boot {
     pub metadata_interval: Duration,
     /// Whether it has a Docker: then the Bitbucket whose runner the image there is.
     pub docker: Option<String>,
+    /// Its metadata service, if it has one.
+    pub metadata: Option<SocketAddr>,
+    /// Whether it boots a Linux of its own, and what it shares with others that do.
+    pub machines: Option<Arc<Machines>>,
     /// Where its console goes.
     pub events: Events,
 }
@@ -109,6 +119,8 @@ pub struct Machine {
     /// Its power: it ends when this is closed.
     _supply: Option<ChildStdin>,
     cord: Option<Child>,
+    /// Its network, if it is not this machine's.
+    network: Option<Network>,
     console: Receiver,
     power: Receiver,
     log: fs::File,
@@ -147,15 +159,7 @@ impl Machine {
         let open = |name: &str| pipe::OpenOptions::new().read_write(true).open_receiver(dir.join(name));
         let (console, power) = (open("console")?, open("power")?);
         let log = fs::File::create(dir.join(CONSOLE)).context("making the console's log")?;
-        let mut command = init::command(dir, world(dir), &programs, boot.isolation)?;
-        command.env_clear().envs(environment(&boot)).process_group(0);
-        command.stdin(Stdio::piped()).stdout(Stdio::null());
-        // What goes wrong before the user data starts is on the console, too.
-        command.stderr(fs::OpenOptions::new().write(true).open(dir.join("console"))?);
-        let mut init = tokio::process::Command::from(command)
-            .kill_on_drop(true)
-            .spawn()
-            .context("starting the instance")?;
+        let (mut init, network) = start(&boot, &programs)?;
         let cord = (boot.isolation == Isolation::PrivateRoot).then(|| cord(dir)).transpose()?;
         Ok(Self {
             boot,
@@ -163,6 +167,7 @@ impl Machine {
             _supply: init.stdin.take(),
             init,
             cord,
+            network,
             console,
             power,
             log,
@@ -180,9 +185,20 @@ impl Machine {
                     Err(_) => return,
                 },
                 _ = self.power.read(&mut word) => return,
-                _ = self.init.wait() => return,
+                status = self.init.wait() => {
+                    let reboots = status.is_ok_and(|status| status.code() == Some(booted::REBOOT));
+                    if !reboots || self.boot_again().is_err() {
+                        return;
+                    }
+                }
             }
         }
+    }
+
+    fn boot_again(&mut self) -> Result<()> {
+        self.boot.events.push(Source::Instance, "rebooted", &self.boot.id, "");
+        (self.init, self.network) = start(&self.boot, &programs()?)?;
+        Ok(())
     }
 
     /// Takes the power away: no process of it is left.
@@ -213,6 +229,8 @@ impl Machine {
         if !self.line.is_empty() {
             self.tell(b"\n");
         }
+        self.network = None;
+        booted::remove_groups(&self.boot.dir);
     }
 
     /// Keeps what came from the console, and publishes its whole lines.
@@ -226,6 +244,27 @@ impl Machine {
             self.boot.events.push(Source::Instance, "console", &self.boot.id, text.trim_end());
         }
     }
+}
+
+/// Starts the first process.
+fn start(boot: &Boot, programs: &Path) -> Result<(Child, Option<Network>)> {
+    let dir = &boot.dir;
+    let (mut command, network) = if let Some(machines) = &boot.machines {
+        let metadata = boot.metadata.context("it has no metadata service")?;
+        let (mut command, network) = machines.boot(dir, world(dir), metadata)?;
+        command.env_clear().env("PATH", PATH);
+        (command, Some(network))
+    } else {
+        let mut command = init::command(dir, world(dir), programs, boot.isolation)?;
+        command.env_clear().envs(environment(boot));
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        // What goes wrong before the user data starts is on the console, too.
+        command.stderr(fs::OpenOptions::new().write(true).open(dir.join("console"))?);
+        (command, None)
+    };
+    command.process_group(0);
+    let init = tokio::process::Command::from(command).kill_on_drop(true).spawn();
+    Ok((init.context("starting the instance")?, network))
 }
 
 /// The power cord of an instance without namespaces. Its own death must not be part of the instance's, and Ctrl-C is not its business.
@@ -270,17 +309,20 @@ fn programs() -> Result<PathBuf> {
     Ok(above.unwrap_or(dir).to_owned())
 }
 
-/// The processes whose environment names something in a directory: they belong to it, however far they went.
+/// The processes whose environment or control group names something in a directory: they belong to it, however far they went.
 pub fn processes(dir: &Path) -> Vec<(i32, String)> {
-    let mark = dir.display().to_string();
+    let (mark, group) = (dir.display().to_string(), booted::group(dir));
     let own = i32::try_from(std::process::id()).unwrap_or_default();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
             continue;
         };
-        let environ = fs::read(entry.path().join("environ")).unwrap_or_default();
-        if pid != own && String::from_utf8_lossy(&environ).contains(&mark) {
+        let names = |file: &str, mark: &str| {
+            let text = fs::read(entry.path().join(file)).unwrap_or_default();
+            String::from_utf8_lossy(&text).contains(mark)
+        };
+        if pid != own && (names("environ", &mark) || names("cgroup", &group)) {
             let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
             found.push((pid, String::from_utf8_lossy(&command).replace('\0', " ").trim_end().to_owned()));
         }

@@ -59,6 +59,7 @@ pub fn run(cluster: &Cluster, job: &Job) {
             Ok(Ready {
                 script: script(&pod, &files, &machine)?,
                 env: Vec::new(),
+                metadata: None,
                 keep: Box::new(()),
             })
         }),

@@ -1,0 +1,92 @@
+//! Instances that boot a Linux of their own: systemd is the first process, and cloud-init fetches the user data, as on a cloud's machine.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, Result};
+
+use super::network::{Net, Network};
+
+/// Boots one.
+const BOOT: &str = include_str!("boot.sh");
+/// The status of a machine that wants to be booted again.
+pub const REBOOT: i32 = 133;
+/// The two places of a control group, of which a machine that mixes the versions has one each.
+const HIERARCHIES: [&str; 3] = ["systemd", "unified", "."];
+
+/// What cloud-init is told so that it looks for one cloud only, as images of that cloud are.
+const CLOUD_INIT: &str = "datasource_list: [ Ec2 ]\nlocale: C.UTF-8\nssh_genkeytypes: [ed25519]\n";
+/// What the firmware of an EC2 machine says.
+const FIRMWARE: [(&str, &str); 4] = [
+    ("product_uuid", "ec2e1916-9099-7caf-fd21-012345abcdef"),
+    ("product_serial", "ec2e1916-9099-7caf-fd21-012345abcdef"),
+    ("product_name", "t3.small"),
+    ("sys_vendor", "Amazon EC2"),
+];
+
+/// What a world's machines share.
+pub struct Machines {
+    /// The disk as the image has it: a root file system.
+    pub image: PathBuf,
+    /// The world's network.
+    pub net: Net,
+    /// The servers that machines hear on their loopback.
+    pub servers: Vec<SocketAddr>,
+}
+
+impl Machines {
+    /// The command that is a machine with its files in `dir`, and its network. What lies in `shared` is seen at the same path.
+    ///
+    /// # Errors
+    /// A file or the network cannot be made.
+    pub fn boot(&self, dir: &Path, shared: &Path, metadata: SocketAddr) -> Result<(Command, Network)> {
+        write(dir)?;
+        let network = self.net.lay(&self.servers, metadata)?;
+        let namespace = format!("/proc/{}/fd/{}", std::process::id(), network.namespace().as_raw_fd());
+        let console = File::options().write(true).open(dir.join("console")).context("opening the console")?;
+        let mut command = Command::new("sh");
+        command.args(["-c", BOOT, "boot"]).arg(&self.image).arg(dir).arg(shared);
+        command.arg(group(dir)).arg(namespace);
+        command.stdin(Stdio::null()).stderr(console.try_clone()?).stdout(console);
+        Ok((command, network))
+    }
+}
+
+/// What a machine has on its disk that its image has not.
+fn write(dir: &Path) -> Result<()> {
+    let root = dir.join("root/etc");
+    let firmware = FIRMWARE.map(|(name, text)| (root.join("firmware").join(name), text));
+    let own = (root.join("cloud/cloud.cfg.d/99-sandbox.cfg"), CLOUD_INIT);
+    for (path, text) in firmware.into_iter().chain([own]) {
+        let parent = path.parent().unwrap_or(&path);
+        fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// The name of the control groups of a machine; of a world for its own directory. No other world has it.
+pub fn group(dir: &Path) -> String {
+    let name = dir.strip_prefix(std::env::temp_dir()).unwrap_or(dir);
+    name.display().to_string().trim_start_matches('/').to_owned()
+}
+
+/// Removes the control groups of a machine that has ended.
+pub fn remove_groups(dir: &Path) {
+    for hierarchy in HIERARCHIES {
+        remove(&Path::new("/sys/fs/cgroup").join(hierarchy).join(group(dir)));
+    }
+}
+
+fn remove(group: &Path) {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove(&entry.path());
+        }
+    }
+    // It is empty, or it was never made.
+    let _ = fs::remove_dir(group);
+}
