@@ -15,7 +15,7 @@ use std::time::Duration;
 use sandbox::ci::{JobSpec, RunId, Workflow};
 use sandbox::cloud;
 use sandbox::events::Event;
-use sandbox::fleet::State;
+use sandbox::fleet::{InstanceView, State};
 use sandbox::forge::Kind;
 use sandbox::instance::Isolation;
 use sandbox::world::{Options, World};
@@ -283,16 +283,20 @@ impl Scene {
     /// The cloud takes the first machine back, and leaves it this long, or the [`NOTICE`] that all of its machines have.
     pub fn take_back(&self, left: Duration) {
         let left = if self.world.cloud.kind().tells_when() { left } else { NOTICE };
-        let first = self.world.fleet.instances().remove(0);
-        self.world.cloud.take_back(&first.id, left);
+        self.world.cloud.take_back(&self.first().id, left);
     }
 
     /// Runs a script as root of an instance that can be looked into.
     pub fn inside(&self, id: &str, script: &str) {
         let agent = self.world.fleet.agent_pid(id).expect("the agent runs").to_string();
         let mut command = std::process::Command::new("nsenter");
-        command.args(["--mount", "--root", "--wd", "--target", &agent, "sh", "-c", script]);
+        command.args(["--all", "--root", "--wd", "--target", &agent, "sh", "-c", script]);
         assert!(command.status().expect("nsenter starts").success(), "{script}");
+    }
+
+    /// The first instance.
+    pub fn first(&self) -> InstanceView {
+        self.world.fleet.instances().remove(0)
     }
 
     /// The interrupted job of a run, which `gate` holds, is run again; a new machine does it, and nothing is left.

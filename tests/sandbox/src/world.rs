@@ -47,7 +47,16 @@ pub struct Options {
     pub docker: bool,
     /// A root file system that instances boot, with a systemd and a cloud-init of its own. Needs root, and a thread of its own: the one that
     /// starts the world leaves this machine's network for good.
-    pub image: Option<PathBuf>,
+    pub image: Option<Image>,
+}
+
+/// What an instance has on its disk when it boots.
+#[derive(Debug, Clone, Default)]
+pub struct Image {
+    /// The root file system; it is only read.
+    pub root: PathBuf,
+    /// Files that it has besides: their absolute paths, and what is in them.
+    pub files: Vec<(String, String)>,
 }
 
 /// Where, in a world, its commands have their Java.

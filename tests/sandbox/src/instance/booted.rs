@@ -3,12 +3,13 @@
 use std::fs::{self, File};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
 use super::network::{Net, Network};
+use crate::world::Image;
 
 /// Boots one.
 const BOOT: &str = include_str!("boot.sh");
@@ -29,8 +30,8 @@ const FIRMWARE: [(&str, &str); 4] = [
 
 /// What a world's machines share.
 pub struct Machines {
-    /// The disk as the image has it: a root file system.
-    pub image: PathBuf,
+    /// What they boot.
+    pub image: Image,
     /// The world's network.
     pub net: Net,
     /// The servers that machines hear on their loopback.
@@ -43,24 +44,24 @@ impl Machines {
     /// # Errors
     /// A file or the network cannot be made.
     pub fn boot(&self, dir: &Path, shared: &Path, metadata: SocketAddr) -> Result<(Command, Network)> {
-        write(dir)?;
+        write(dir, &self.image.files)?;
         let network = self.net.lay(&self.servers, metadata)?;
         let namespace = format!("/proc/{}/fd/{}", std::process::id(), network.namespace().as_raw_fd());
         let console = File::options().write(true).open(dir.join("console")).context("opening the console")?;
         let mut command = Command::new("sh");
-        command.args(["-c", BOOT, "boot"]).arg(&self.image).arg(dir).arg(shared);
+        command.args(["-c", BOOT, "boot"]).arg(&self.image.root).arg(dir).arg(shared);
         command.arg(group(dir)).arg(namespace);
         command.stdin(Stdio::null()).stderr(console.try_clone()?).stdout(console);
         Ok((command, network))
     }
 }
 
-/// What a machine has on its disk that its image has not.
-fn write(dir: &Path) -> Result<()> {
-    let root = dir.join("root/etc");
-    let firmware = FIRMWARE.map(|(name, text)| (root.join("firmware").join(name), text));
-    let own = (root.join("cloud/cloud.cfg.d/99-sandbox.cfg"), CLOUD_INIT);
-    for (path, text) in firmware.into_iter().chain([own]) {
+/// What a machine has on its disk that its root file system has not.
+fn write(dir: &Path, more: &[(String, String)]) -> Result<()> {
+    let firmware = FIRMWARE.map(|(name, text)| (format!("/etc/firmware/{name}"), text.to_owned()));
+    let own = ("/etc/cloud/cloud.cfg.d/99-sandbox.cfg".to_owned(), CLOUD_INIT.to_owned());
+    for (path, text) in firmware.into_iter().chain([own]).chain(more.iter().cloned()) {
+        let path = dir.join("root").join(path.trim_start_matches('/'));
         let parent = path.parent().unwrap_or(&path);
         fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
         fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
