@@ -1,5 +1,5 @@
 # One line each; everything else is cargo's.
-.PHONY: demo test test-gitlab-runner lint golden bench dist clean
+.PHONY: demo test test-machine test-gitlab-runner lint golden bench dist clean
 FORGE ?= github
 CLOUD ?= aws
 
@@ -8,6 +8,9 @@ demo: ## Two instances live their whole lives on this machine (FORGE=gitlab or b
 
 test: ## Everything that can be tested here; installs its pinned Python and node packages into ignored folders
 	tests/run.sh
+
+test-machine: ## Only the machines that boot a Debian with systemd and cloud-init; needs root, mmdebstrap, systemd-container, dnsmasq-base
+	cargo build --locked --workspace --all-targets && CML_TEST_IMAGE=$$(tests/machine/image.sh) cargo test --locked -p e2e --test machine
 
 test-gitlab-runner: ## The scenarios of GitLab with its real runner, the program that GITLAB_RUNNER_BIN names
 	@test -x "$(GITLAB_RUNNER_BIN)" || { echo "GITLAB_RUNNER_BIN must name a gitlab-runner program"; exit 2; }

@@ -38,6 +38,14 @@ if [ "${CI:-}" = true ] && { [ ${#checked[@]} -eq 0 ] || [ -z "${CML_TEST_NODE:-
 	failed_steps=$((failed_steps + 1))
 fi
 
+# Machines that boot: an image of Debian's packages, made once and kept outside of this folder.
+if [ "$(id -u)" = 0 ] && command -v mmdebstrap systemd-nspawn dnsmasq ip >/dev/null; then
+	step "the image of the machine tests" tests/machine/image.sh && CML_TEST_IMAGE=$(tests/machine/image.sh) && export CML_TEST_IMAGE
+elif [ "${CI:-}" = true ]; then
+	echo "FAILED: CI needs root, mmdebstrap, systemd-container and dnsmasq-base for the machine tests"
+	failed_steps=$((failed_steps + 1))
+fi
+
 step "build" cargo build --locked --workspace --all-targets
 recorded=$PWD/target/recorded
 export CML_SANDBOX_RECORD=$recorded/github CML_SANDBOX_RECORD_EC2=$recorded/ec2 CML_SANDBOX_RECORD_AZURE=$recorded/azure

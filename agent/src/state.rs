@@ -28,6 +28,22 @@ pub struct Remains {
     pub process: Option<(i32, u64)>,
     /// The job that runs.
     pub job: Option<Begun>,
+    /// The boot of the machine in which the start-up script ended well, having restarted the machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provisioned: Option<String>,
+}
+
+impl Remains {
+    /// Whether all that was done before this boot is the start-up script.
+    pub fn is_provisioned(&self) -> bool {
+        self.provisioned.is_some() && self.provisioned != boot()
+    }
+}
+
+/// What this boot of the machine is called, which no other is.
+pub fn boot() -> Option<String> {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned())
 }
 
 /// A job that was begun.
@@ -206,6 +222,7 @@ mod tests {
                 }),
                 at: Timestamp::UNIX_EPOCH,
             }),
+            provisioned: None,
         };
         state.write(&remains).unwrap();
         assert_eq!(state.remains(), Some(remains));

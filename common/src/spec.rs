@@ -188,7 +188,7 @@ pub struct RunnerOptions {
     #[arg(long, default_value = "1h", value_name = "DURATION", allow_hyphen_values = true)]
     pub registration_check: Timeout,
 
-    /// Run this base64-encoded script as root on the instance before the runner starts (its shebang is honoured)
+    /// Run this base64-encoded script as root on the instance before the runner starts (its shebang is honoured; it may restart the machine as the last thing that it does)
     #[arg(long, value_name = "BASE64")]
     pub cloud_startup_script: Option<Script>,
 

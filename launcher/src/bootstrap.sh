@@ -57,15 +57,19 @@ die() {
 
 # timer NAME SECONDS [MARKER]: powers off after that time, unless the agent has left the marker by then.
 timer() {
-	if has_systemd && has systemd-run &&
-		systemd-run --quiet --unit="$1" --on-active="${2}s" --timer-property=AccuracySec=1s \
-			/bin/sh "$state/power-off-timer" 0 "${3:-}" 2>/dev/null; then
-		return 0
-	fi
+	if has_systemd && timer_unit "$1" "$2" "${3:-}"; then return 0; fi
 	detached=
 	if has setsid; then detached=setsid; fi
 	# shellcheck disable=SC2086 # one word or none
 	$detached sh "$state/power-off-timer" "$2" "${3:-}" </dev/null >/dev/null 2>&1 &
+}
+
+# The same by systemd; a machine that is restarted has the time once more.
+timer_unit() {
+	units=/etc/systemd/system
+	printf '[Service]\nType=oneshot\nExecStart=/bin/sh %s/power-off-timer 0 %s\n' "$state" "$3" >"$units/$1.service" &&
+		printf '[Timer]\nOnActiveSec=%ss\nAccuracySec=1s\n[Install]\nWantedBy=timers.target\n' "$2" >"$units/$1.timer" &&
+		systemctl daemon-reload && systemctl --quiet enable --now "$1.timer"
 }
 
 # First of all: a machine whose runner is not online in time goes away, whatever becomes of the rest; and so does one that has lived for

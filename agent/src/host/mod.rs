@@ -101,6 +101,25 @@ const POWER_OFF: [(&str, &[&str]); 3] = [("systemctl", &["poweroff"]), ("powerof
 /// How long one of them may take: a service manager that hangs is no reason to stay.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// Whether systemd is restarting the machine: what stops the agent then is no reason to power it off.
+pub async fn restarts() -> bool {
+    let mut command = tokio::process::Command::new("systemctl");
+    let asked = command.args(["list-jobs", "--plain", "--no-legend"]).stdin(Stdio::null()).output();
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(output)) => String::from_utf8_lossy(&output.stdout).lines().any(is_restart),
+        _ => false,
+    }
+}
+
+/// `42 reboot.target start waiting`
+fn is_restart(job: &str) -> bool {
+    let mut words = job.split_whitespace().skip(1);
+    matches!(
+        (words.next(), words.next()),
+        (Some("reboot.target" | "kexec.target"), Some("start"))
+    )
+}
+
 /// Powers the machine off by the first way that works. Not `halt`, which stops the processor and keeps the bill running.
 async fn power_off() -> Result<()> {
     for (program, args) in POWER_OFF {

@@ -13,6 +13,8 @@ const EARLY: Duration = Duration::from_mins(5);
 const SCRIPT_EARLY: Duration = Duration::from_secs(5);
 /// … but neither by more than this part of the limit.
 const EARLY_PART: u32 = 20;
+/// How long a start-up script that has restarted the machine may take to end.
+const REBOOT: Duration = Duration::from_secs(10);
 /// How long an advised stop that was refused waits before it asks again.
 const ADVISED_AGAIN: Duration = Duration::from_secs(5);
 /// How long a runner that was online may take to be so again, if the spec sets no limit.
@@ -69,6 +71,7 @@ fn own_deadline(state: &State, limits: &Limits) -> Option<Time> {
     let after = |time: Duration| Some(state.since.saturating_add(time));
     match state.step {
         Step::Provisioning | Step::Installing | Step::Registering => limits.provisioning.duration(),
+        Step::Rebooting => after(REBOOT),
         Step::Starting if !state.online => limits.provisioning.duration(),
         Step::Starting => after(limits.provisioning.duration().unwrap_or(ONLINE_AGAIN)),
         Step::Idle if state.advised => after(ADVISED_AGAIN),

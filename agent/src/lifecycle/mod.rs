@@ -28,6 +28,8 @@ pub type Time = Duration;
 pub enum Step {
     /// The user's start-up script runs.
     Provisioning,
+    /// It has restarted the machine, and is not at its own end yet. The agent that starts then goes on after it.
+    Rebooting,
     /// The forge's runner is downloaded and unpacked.
     Installing,
     /// It registers.
@@ -95,7 +97,7 @@ impl Step {
             Self::Installing => Action::Install,
             Self::Registering => Action::Register,
             Self::Starting => Action::Start,
-            Self::Idle | Self::Busy | Self::Finishing => Action::Wait,
+            Self::Rebooting | Self::Idle | Self::Busy | Self::Finishing => Action::Wait,
             Self::Checking => Action::Check,
             Self::Withdrawing | Self::Unregistering => Action::Unregister,
             Self::Saving => Action::Save,
@@ -143,6 +145,8 @@ pub enum Event {
     Notice(Interruption),
     /// A signal arrived.
     Signal(i32),
+    /// One arrived because the machine restarts.
+    Reboot(i32),
     /// The step's [deadline] has come.
     Deadline,
 }
@@ -226,6 +230,14 @@ impl State {
             quiet: Duration::ZERO,
             failures: 0,
             entered: 0,
+        }
+    }
+
+    /// The state of an agent on a machine that its start-up script has restarted.
+    pub fn provisioned() -> Self {
+        Self {
+            step: Step::Installing,
+            ..Self::first()
         }
     }
 

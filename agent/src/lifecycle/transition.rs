@@ -23,7 +23,17 @@ fn next_state(state: State, event: Event, now: Time, limits: &Limits) -> State {
         _ if state.step == Step::Done => state,
         // There is no runner yet, or no more.
         Event::Exited(_) | Event::Deregistered if !state.alive => state,
-        Event::Signal(number) => state.stopped(StopReason::Signal(number), now, limits),
+        // Its action goes on: the script may not be interrupted in what it does last.
+        Event::Reboot(_) if state.step == Step::Provisioning => State {
+            step: Step::Rebooting,
+            since: now,
+            ..state
+        },
+        // The script was faster. What has been installed is installed again.
+        Event::Reboot(_) if state.step == Step::Installing => state.enter(Step::Done, now),
+        // The machine stops whatever the agent does, which stops with it.
+        Event::Signal(_) | Event::Reboot(_) if state.step == Step::Rebooting => state,
+        Event::Signal(number) | Event::Reboot(number) => state.stopped(StopReason::Signal(number), now, limits),
         Event::Notice(notice) => noticed(state, notice, now, limits),
         Event::Exited(exit) => exited(state, exit, now, limits),
         Event::Deregistered => deregistered(state, now, limits),
@@ -110,7 +120,9 @@ fn noticed(state: State, notice: Interruption, now: Time, limits: &Limits) -> St
         // A job may just have been assigned: the forge knows.
         Step::Idle | Step::Checking => state.enter(Step::Withdrawing, now),
         Step::Starting if state.online => state.enter(Step::Withdrawing, now),
-        Step::Provisioning | Step::Installing | Step::Registering | Step::Starting => state.stopped(StopReason::Advised, now, limits),
+        Step::Provisioning | Step::Rebooting | Step::Installing | Step::Registering | Step::Starting => {
+            state.stopped(StopReason::Advised, now, limits)
+        }
         _ => state,
     }
 }
@@ -229,6 +241,7 @@ fn without_job(state: State, now: Time) -> State {
 fn succeeded(state: State, now: Time, limits: &Limits) -> State {
     match state.step {
         Step::Provisioning => state.enter(Step::Installing, now),
+        Step::Rebooting => state.enter(Step::Done, now),
         Step::Installing => {
             // From here on the forge may know us, whatever becomes of the answer.
             let registered = true;
@@ -247,7 +260,9 @@ fn succeeded(state: State, now: Time, limits: &Limits) -> State {
 
 fn failed(state: State, why: String, now: Time, limits: &Limits) -> State {
     match state.step {
-        Step::Provisioning | Step::Installing | Step::Registering | Step::Starting => state.stopped(StopReason::Failed(why), now, limits),
+        Step::Provisioning | Step::Rebooting | Step::Installing | Step::Registering | Step::Starting => {
+            state.stopped(StopReason::Failed(why), now, limits)
+        }
         Step::Checking => state.enter(Step::Idle, now),
         // We know of no job, and a token that is refused will be refused again.
         Step::Withdrawing => withdraw(state, now, limits),
@@ -288,6 +303,10 @@ fn expired(state: State, now: Time, limits: &Limits) -> State {
         Step::Provisioning | Step::Installing | Step::Registering | Step::Starting => {
             let why = format!("the runner was not online within {}", limits.provisioning);
             state.stopped(StopReason::Failed(why), now, limits)
+        }
+        Step::Rebooting => {
+            let why = "the start-up script restarted the machine and did not end: a restart must be the last that it does";
+            state.stopped(StopReason::Failed(why.into()), now, limits)
         }
         Step::Idle if has_come(check(&state, limits)) && !has_come(idle(&state, limits)) => state.enter(Step::Checking, now),
         Step::Idle => state.enter(Step::Withdrawing, now),

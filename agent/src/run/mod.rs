@@ -17,9 +17,9 @@ use tokio::time::sleep_until;
 
 use crate::console::Console;
 use crate::host::{self, Host, Will};
-use crate::lifecycle::{self, Action, Event, Limits, State, StopReason};
+use crate::lifecycle::{self, Action, Event, Limits, State, Step, StopReason};
 use crate::runner::{self, Containers, Exit, Hook, Line, Ready, Runner};
-use crate::state::{Begun, Remains, StateDir};
+use crate::state::{self, Begun, Remains, StateDir};
 use crate::supervise::{Child, Output};
 use crate::user;
 use effect::{Effect, Finished};
@@ -123,11 +123,11 @@ impl Agent {
         let host = Arc::clone(&self.host);
         let mut notice = host.next_interruption(false);
         self.begin();
-        while self.state.step != lifecycle::Step::Done {
+        while self.state.step != Step::Done {
             let deadline = lifecycle::deadline(&self.state, &self.limits).and_then(|at| self.began.checked_add(at));
             // In no order: a runner or a job that never falls silent keeps nothing from being heard.
             let woken = tokio::select! {
-                signal = signals.next() => Woken::Event(self.hear(signal)),
+                signal = signals.next() => Woken::Event(self.hear(signal).await),
                 finished = effect::finish(&mut self.effect) => Woken::Finished(Box::new(finished)),
                 output = next_output(&mut self.child), if self.ended.is_none() => Woken::Output(output),
                 () = hooks.changed() => Woken::Hook,
@@ -150,7 +150,10 @@ impl Agent {
     }
 
     /// What a signal means here.
-    fn hear(&self, signal: i32) -> Event {
+    async fn hear(&self, signal: i32) -> Event {
+        if self.spec.cloud.is_some() && matches!(self.state.step, Step::Provisioning | Step::Installing) && host::restarts().await {
+            return Event::Reboot(signal);
+        }
         host::notice(self.spec.cloud, signal).map_or(Event::Signal(signal), Event::Notice)
     }
 
@@ -158,7 +161,11 @@ impl Agent {
     fn begin(&mut self) {
         // A word that was left before is not of a job of ours, or of the last one of the agent that was killed.
         let word = std::iter::from_fn(|| self.runner.read_hook()).last();
-        if let Some(mut remains) = self.dir.remains() {
+        let found = self.dir.remains();
+        if found.as_ref().is_some_and(Remains::is_provisioned) {
+            tracing::info!("the start-up script restarted this machine: going on after it");
+            self.state = State::provisioned();
+        } else if let Some(mut remains) = found {
             match (word, &mut remains.job) {
                 (Some(Hook::Started(ids)), Some(job)) => job.ids = Some(ids),
                 (Some(Hook::Started(ids)), None) => remains.job = Some(Begun::known(ids)),
@@ -210,7 +217,7 @@ impl Agent {
             self.read_line(&line);
         }
         self.read_hooks();
-        if self.state.step == lifecycle::Step::Rerunning && finished.event == Event::Succeeded {
+        if self.state.step == Step::Rerunning && finished.event == Event::Succeeded {
             self.pending = None;
         }
         self.handle(finished.event);
@@ -256,8 +263,12 @@ impl Agent {
         };
         let (next, action) = lifecycle::transition(before.clone(), event, self.began.elapsed(), &self.limits);
         self.state = next;
+        if self.state.step == Step::Done && self.state.stop.is_none() {
+            self.remains.provisioned = state::boot();
+            self.save();
+        }
         self.report(&before, ended);
-        self.host.attend(self.state.step == lifecycle::Step::Busy);
+        self.host.attend(self.state.step == Step::Busy);
         if before.job != self.state.job {
             self.remains.job = self.state.job.as_ref().map(|job| Begun::of(job, self.remains.job.as_ref()));
             self.save();

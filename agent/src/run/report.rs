@@ -14,6 +14,7 @@ use crate::lifecycle::{State, Step};
 const fn phase(step: Step) -> Option<&'static str> {
     match step {
         Step::Provisioning => Some("startup-script"),
+        Step::Rebooting => Some("reboot"),
         Step::Installing => Some("install-runner"),
         Step::Registering => Some("register"),
         Step::Starting => Some("online"),

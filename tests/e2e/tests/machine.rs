@@ -55,6 +55,8 @@ machines! {
     a_machine_that_has_lived_long_enough_goes_whatever_becomes_of_the_agent,
     a_startup_script_that_hangs_is_ended_and_told_of,
     a_startup_script_installs_a_package_that_jobs_use,
+    a_startup_script_may_restart_the_machine,
+    a_machine_that_is_restarted_in_mid_job_has_it_run_again,
 }
 
 /// Minutes in production.
@@ -79,7 +81,11 @@ async fn busy(scene: &Scene, more: &[&str]) -> (sandbox::ci::RunId, PathBuf) {
 fn journal(scene: &Scene) -> String {
     let dir = scene.world.fleet.machine_dir(&scene.first().id).join("root/var/log/journal");
     let mut command = std::process::Command::new("journalctl");
-    let output = command.arg("--directory").arg(dir).args(["--no-pager", "--output=cat", "--unit=cml-agent.service"]).output();
+    let output = command
+        .arg("--directory")
+        .arg(dir)
+        .args(["--no-pager", "--output=cat", "--unit=cml-agent.service"])
+        .output();
     String::from_utf8_lossy(&output.expect("journalctl starts").stdout).into_owned()
 }
 
@@ -89,7 +95,19 @@ async fn a_job_is_done_and_the_idle_machine_goes(scene: Scene) {
     assert_eq!(scene.conclusion(run).await, "success");
     scene.all_gone().await;
     assert_eq!(scene.first().reason, "Client.InstanceInitiatedShutdown");
-    let said = |text: &str| scene.world.events.all().iter().any(|event| event.what == "job-output" && event.detail.ends_with(text));
+    let journal = journal(&scene);
+    assert!(
+        journal.contains("job_ended") && !journal.contains(scene.world.forge.token()),
+        "{journal}"
+    );
+    let said = |text: &str| {
+        scene
+            .world
+            .events
+            .all()
+            .iter()
+            .any(|event| event.what == "job-output" && event.detail.ends_with(text))
+    };
     assert!(said("cml") && said("/system.slice/cml-agent.service"), "{}", scene.timeline());
     scene.end().await;
 }
@@ -103,8 +121,10 @@ async fn a_job_can_read_neither_the_user_data_nor_the_token(scene: Scene) {
          if curl -sS -m 5 -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' $url/api/token; then exit 1; fi; \
          if curl -sS -m 5 $url/user-data; then exit 1; fi; \
          head={head} tail={tail}; \
-         if grep -lsF \"$head$tail\" /proc/[0-9]*/environ /proc/[0-9]*/cmdline; then exit 1; fi; \
-         if grep -rlsF --devices=skip --exclude-dir=sys --exclude-dir=proc --exclude-dir='cml-sandbox-*' \"$head$tail\" /; then exit 1; fi; \
+         look() {{ grep -lsF \"$head$tail\" /proc/[0-9]*/environ /proc/[0-9]*/cmdline; \
+           grep -rlsF --devices=skip --exclude-dir=sys --exclude-dir=proc --exclude-dir='cml-sandbox-*' \"$head$tail\" /; }}; \
+         found=$(look || :); echo found: $found; [ -z \"$found\" ] || exit 1; \
+         echo \"$head$tail\" >planted; found=$(look || :); rm planted; [ -n \"$found\" ] || exit 1; \
          sudo -n true && exit 1; cat /var/lib/cml/spec.json && exit 1; \
          echo nothing found"
     ));
@@ -189,4 +209,23 @@ async fn a_startup_script_installs_a_package_that_jobs_use(scene: Scene) {
     scene.launch(&[&script]).await.succeeded();
     assert_eq!(scene.conclusion(run).await, "success", "{}", scene.timeline());
     scene.end().await;
+}
+
+/// As drivers do.
+async fn a_startup_script_may_restart_the_machine(scene: Scene) {
+    let script = startup_script("echo once >>/root/ran; systemctl reboot");
+    let run = scene.job("systemctl is-active cml-boot-deadline.timer; cat /proc/uptime");
+    scene.launch(&[&script]).await.succeeded();
+    scene.event("rebooted").await;
+    assert_eq!(scene.conclusion(run).await, "success", "{}", scene.timeline());
+    scene.all_gone().await;
+    let ran = std::fs::read_to_string(scene.world.fleet.machine_dir(&scene.first().id).join("root/root/ran"));
+    assert_eq!(ran.unwrap(), "once\n");
+    scene.end().await;
+}
+
+async fn a_machine_that_is_restarted_in_mid_job_has_it_run_again(scene: Scene) {
+    let (run, gate) = busy(&scene, &[]).await;
+    scene.inside(&scene.first().id, "systemctl reboot");
+    scene.runs_again(run, &gate).await;
 }

@@ -177,15 +177,17 @@ async fn everything(State(metadata): State<Metadata>, headers: HeaderMap) -> (St
     (StatusCode::OK, metadata.known(|known| known.list("")))
 }
 
-async fn value(
-    State(metadata): State<Metadata>,
-    Path((_, path)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> (StatusCode, String) {
+async fn value(State(metadata): State<Metadata>, Path((_, path)): Path<(String, String)>, headers: HeaderMap) -> (StatusCode, String) {
     if !is_allowed(&headers) {
         return (StatusCode::UNAUTHORIZED, String::new());
     }
-    match metadata.known(|known| if path.ends_with('/') { Some(known.list(&path)) } else { known.value(&path) }) {
+    match metadata.known(|known| {
+        if path.ends_with('/') {
+            Some(known.list(&path))
+        } else {
+            known.value(&path)
+        }
+    }) {
         Some(value) => (StatusCode::OK, value),
         None => (StatusCode::NOT_FOUND, String::new()),
     }

@@ -210,6 +210,8 @@ async fn instances_die_with_a_sandbox_that_is_killed() {
             env: Vec::new(),
             metadata_interval: Duration::from_secs(1),
             docker: None,
+            metadata: None,
+            machines: None,
             events: Events::default(),
         };
         let _machine = Machine::boot(boot).unwrap();

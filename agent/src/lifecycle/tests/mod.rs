@@ -15,8 +15,9 @@ use super::{Action, Event, Limits, Running, State, Step, StopReason, deadline, g
 use crate::host::Interruption;
 use crate::runner::Exit;
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 16] = [
     Step::Provisioning,
+    Step::Rebooting,
     Step::Installing,
     Step::Registering,
     Step::Starting,
@@ -86,6 +87,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("cloud takes the machine", notice(false)),
         ("cloud advises to leave", notice(true)),
         ("signal", Event::Signal(15)),
+        ("machine restarts", Event::Reboot(15)),
     ]
 }
 
@@ -97,16 +99,16 @@ fn usual(step: Step) -> State {
         ids: Some(ids()),
         completing: None,
     };
-    let stopping = at >= 9;
+    let stopping = at >= 10;
     State {
         step,
         since: Duration::from_mins(1),
         stop: stopping.then(|| StopReason::Interrupted("spot".into(), Duration::from_mins(3))),
         reruns: stopping,
-        registered: (2..=12).contains(&at),
-        alive: (3..=10).contains(&at),
+        registered: (3..=13).contains(&at),
+        alive: (4..=11).contains(&at),
         job: (step == Step::Busy || stopping).then_some(busy),
-        online: at >= 4,
+        online: at >= 5,
         quiet: Duration::from_mins(1),
         ..State::first()
     }

@@ -39,15 +39,19 @@ pub struct Machines {
 }
 
 impl Machines {
-    /// The command that is a machine with its files in `dir`, and its network. What lies in `shared` is seen at the same path.
+    /// The command that is a machine with its files in `dir`, and its network, `before` if it has had one. What lies in `shared` is seen at the
+    /// same path.
     ///
     /// # Errors
     /// A file or the network cannot be made.
-    pub fn boot(&self, dir: &Path, shared: &Path, metadata: SocketAddr) -> Result<(Command, Network)> {
+    pub fn boot(&self, dir: &Path, shared: &Path, metadata: SocketAddr, before: Option<Network>) -> Result<(Command, Network)> {
         write(dir, &self.image.files)?;
-        let network = self.net.lay(&self.servers, metadata)?;
+        let network = self.net.lay(before.map(|network| network.number()), &self.servers, metadata)?;
         let namespace = format!("/proc/{}/fd/{}", std::process::id(), network.namespace().as_raw_fd());
-        let console = File::options().write(true).open(dir.join("console")).context("opening the console")?;
+        let console = File::options()
+            .write(true)
+            .open(dir.join("console"))
+            .context("opening the console")?;
         let mut command = Command::new("sh");
         command.args(["-c", BOOT, "boot"]).arg(&self.image.root).arg(dir).arg(shared);
         command.arg(group(dir)).arg(namespace);

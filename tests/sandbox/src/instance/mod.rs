@@ -159,7 +159,7 @@ impl Machine {
         let open = |name: &str| pipe::OpenOptions::new().read_write(true).open_receiver(dir.join(name));
         let (console, power) = (open("console")?, open("power")?);
         let log = fs::File::create(dir.join(CONSOLE)).context("making the console's log")?;
-        let (mut init, network) = start(&boot, &programs)?;
+        let (mut init, network) = start(&boot, &programs, None)?;
         let cord = (boot.isolation == Isolation::PrivateRoot).then(|| cord(dir)).transpose()?;
         Ok(Self {
             boot,
@@ -197,7 +197,7 @@ impl Machine {
 
     fn boot_again(&mut self) -> Result<()> {
         self.boot.events.push(Source::Instance, "rebooted", &self.boot.id, "");
-        (self.init, self.network) = start(&self.boot, &programs()?)?;
+        (self.init, self.network) = start(&self.boot, &programs()?, self.network.take())?;
         Ok(())
     }
 
@@ -246,12 +246,12 @@ impl Machine {
     }
 }
 
-/// Starts the first process.
-fn start(boot: &Boot, programs: &Path) -> Result<(Child, Option<Network>)> {
+/// Starts the first process, in the network that the machine had before, if it is booted again.
+fn start(boot: &Boot, programs: &Path, before: Option<Network>) -> Result<(Child, Option<Network>)> {
     let dir = &boot.dir;
     let (mut command, network) = if let Some(machines) = &boot.machines {
         let metadata = boot.metadata.context("it has no metadata service")?;
-        let (mut command, network) = machines.boot(dir, world(dir), metadata)?;
+        let (mut command, network) = machines.boot(dir, world(dir), metadata, before)?;
         command.env_clear().env("PATH", PATH);
         (command, Some(network))
     } else {

@@ -21,8 +21,8 @@ const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 pub const MAC: &str = "06:00:00:00:00:01";
 /// The port of the web.
 const WEB: u16 = 80;
-/// How many boots there may be in one world: each has a network of its own.
-const BOOTS: u8 = 32;
+/// How many machines there may be in one world: each has a network of its own.
+const MACHINES: u8 = 32;
 /// How many connections may wait.
 const BACKLOG: u32 = 64;
 
@@ -30,11 +30,12 @@ const BACKLOG: u32 = 64;
 pub struct Net {
     /// The server of addresses and names: it knows none of the latter.
     addresses: Child,
-    boots: AtomicU8,
+    machines: AtomicU8,
 }
 
 /// A machine's network, as long as it runs.
 pub struct Network {
+    number: u8,
     namespace: File,
     _cables: JoinSet<()>,
 }
@@ -49,41 +50,56 @@ impl Net {
         ip("link set lo up")?;
         ip(&format!("address add {METADATA}/32 dev lo"))?;
         let mut server = tokio::process::Command::new("dnsmasq");
-        server.args(["--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--user=root", "--bind-dynamic"]);
+        server.args([
+            "--keep-in-foreground",
+            "--conf-file=/dev/null",
+            "--pid-file=",
+            "--user=root",
+            "--bind-dynamic",
+        ]);
         server.args(["--no-ping", "--no-resolv", "--no-hosts", "--log-facility=/dev/null"]);
         server.arg(format!("--dhcp-leasefile={}", dir.join("leases").display()));
-        server.args((1..=BOOTS).map(|boot| format!("--dhcp-range=10.77.{boot}.10,10.77.{boot}.10,255.255.255.0,24h")));
-        server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+        server.args((1..=MACHINES).map(|number| format!("--dhcp-range=10.77.{number}.10,10.77.{number}.10,255.255.255.0,24h")));
+        server
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
         Ok(Self {
             addresses: server.spawn().context("starting dnsmasq")?,
-            boots: AtomicU8::new(0),
+            machines: AtomicU8::new(0),
         })
     }
 
-    /// The network of the next machine that boots: it hears `servers` on its loopback, and `metadata` where metadata services are.
+    /// The network of a machine that boots, again if that is its `number`: it hears `servers` on its loopback, and `metadata` where metadata
+    /// services are.
     ///
     /// # Errors
     /// The thread is in no such network, or the world has had too many machines.
-    pub fn lay(&self, servers: &[SocketAddr], metadata: SocketAddr) -> Result<Network> {
-        let boot = self.boots.fetch_add(1, Ordering::Relaxed) + 1;
-        if boot > BOOTS {
-            bail!("a world may boot {BOOTS} times");
+    pub fn lay(&self, number: Option<u8>, servers: &[SocketAddr], metadata: SocketAddr) -> Result<Network> {
+        if let Some(number) = number {
+            ip(&format!("link delete c{number}"))?;
+        }
+        let number = number.unwrap_or_else(|| self.machines.fetch_add(1, Ordering::Relaxed) + 1);
+        if number > MACHINES {
+            bail!("a world may have {MACHINES} machines");
         }
         let world = self.addresses.id().context("the server of addresses has ended")?;
         let ports: Vec<u16> = servers.iter().map(SocketAddr::port).collect();
-        let laid = std::thread::spawn(move || inside(boot, world, &ports)).join();
+        let laid = std::thread::spawn(move || inside(number, world, &ports)).join();
         let (namespace, listeners) = laid.ok().context("the network's thread has ended")??;
-        ip(&format!("address add 10.77.{boot}.1/24 dev c{boot}"))?;
-        ip(&format!("link set c{boot} up"))?;
+        ip(&format!("address add 10.77.{number}.1/24 dev c{number}"))?;
+        ip(&format!("link set c{number} up"))?;
         let mut cables = JoinSet::new();
         for (listener, server) in listeners.into_iter().zip(servers) {
             cables.spawn(carry(TcpListener::from_std(listener)?, *server));
         }
         let socket = TcpSocket::new_v4()?;
-        socket.bind_device(Some(format!("c{boot}").as_bytes()))?;
+        socket.bind_device(Some(format!("c{number}").as_bytes()))?;
         socket.bind(SocketAddr::from((METADATA, WEB)))?;
         cables.spawn(carry(socket.listen(BACKLOG)?, metadata));
         Ok(Network {
+            number,
             namespace,
             _cables: cables,
         })
@@ -91,6 +107,11 @@ impl Net {
 }
 
 impl Network {
+    /// What the world calls it.
+    pub const fn number(&self) -> u8 {
+        self.number
+    }
+
     /// The namespace.
     pub const fn namespace(&self) -> &File {
         &self.namespace
@@ -98,10 +119,10 @@ impl Network {
 }
 
 /// What a thread does in the machine's network, before it ends.
-fn inside(boot: u8, world: u32, ports: &[u16]) -> Result<(File, Vec<std::net::TcpListener>)> {
+fn inside(number: u8, world: u32, ports: &[u16]) -> Result<(File, Vec<std::net::TcpListener>)> {
     unshare(CloneFlags::CLONE_NEWNET)?;
     ip("link set lo up")?;
-    ip(&format!("link add eth0 address {MAC} type veth peer name c{boot} netns {world}"))?;
+    ip(&format!("link add eth0 address {MAC} type veth peer name c{number} netns {world}"))?;
     let listen = |port: &u16| {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, *port))?;
         listener.set_nonblocking(true)?;

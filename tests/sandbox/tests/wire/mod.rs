@@ -68,6 +68,7 @@ impl Cloud {
             dir: dir.path().join("instances"),
             isolation: Isolation::best(),
             docker: None,
+            machines: None,
             metadata_interval: Duration::from_millis(200),
             notice: None,
         };
