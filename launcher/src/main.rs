@@ -22,6 +22,8 @@ mod local;
 mod options;
 mod output;
 #[cfg(test)]
+mod published;
+#[cfg(test)]
 mod reference;
 mod request;
 mod session;

@@ -101,15 +101,16 @@ const CLASSES: [Class; 7] = [
 ];
 
 /// An option and what clap says of it.
-struct Row {
-    opt: Opt,
-    heading: String,
+pub struct Row {
+    pub opt: Opt,
+    pub heading: String,
     value: String,
-    default: String,
-    meaning: String,
+    pub default: String,
+    pub meaning: String,
 }
 
-fn rows() -> Vec<Row> {
+/// All options.
+pub fn rows() -> Vec<Row> {
     let command = command();
     let runner = command.find_subcommand("runner").unwrap();
     let names = Names::of(runner);
