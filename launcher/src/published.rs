@@ -27,7 +27,10 @@ inputs:
 /// What a launch tells, as launcher/src/output.rs writes it.
 const OUTPUTS: [(&str, &str); 6] = [
     ("name", "The runner's name"),
-    ("instance-id", "The cloud's id of the machine; empty for a runner that was there already"),
+    (
+        "instance-id",
+        "The cloud's id of the machine; empty for a runner that was there already",
+    ),
     ("instance-ip", "Its public address, if it has one"),
     ("instance-type", "Its native type"),
     ("region", "Its native region"),
@@ -43,7 +46,8 @@ fn quoted(text: &str) -> String {
 }
 
 fn options(rows: &[Row]) -> impl Iterator<Item = &Row> {
-    rows.iter().filter(|row| !row.opt.ignored && !LEFT_OUT.contains(&row.opt.id.as_str()))
+    rows.iter()
+        .filter(|row| !row.opt.ignored && !LEFT_OUT.contains(&row.opt.id.as_str()))
 }
 
 fn action() -> String {
@@ -63,7 +67,7 @@ fn action() -> String {
         .unwrap();
     }
     text += "runs:\n  using: composite\n  steps:\n    - id: launch\n      shell: bash\n";
-    // An input that is not given is empty, and an empty variable is not given.
+    // Not by the options' own variables: an input that is not given is empty, and would hide what the workflow says by a variable.
     text += "      run: '\"$GITHUB_ACTION_PATH/tools/action\"'\n      env:\n";
     let version = env!("CARGO_PKG_VERSION");
     write!(
@@ -73,7 +77,7 @@ fn action() -> String {
     .unwrap();
     for row in options(&rows) {
         let variable = row.opt.long.to_uppercase().replace('-', "_");
-        writeln!(text, "        CML_RUNNER_{variable}: ${{{{ inputs.{} }}}}", row.opt.long).unwrap();
+        writeln!(text, "        CML_INPUT_{variable}: ${{{{ inputs.{} }}}}", row.opt.long).unwrap();
     }
     text
 }
