@@ -7,4 +7,8 @@ echo "building what users get (the launcher with its AWS SDK takes minutes the f
 cargo build --locked --quiet --profile agent -p agent
 cargo build --locked --quiet --release -p launcher
 cargo build --locked --quiet -p sandbox -p e2e
+if [ "$(id -u)" = 0 ] && command -v mmdebstrap systemd-nspawn dnsmasq >/dev/null; then
+	CML_TEST_IMAGE=$(tests/machine/image.sh)
+	export CML_TEST_IMAGE
+fi
 exec target/debug/bench target/release/cml target/agent/cml-agent

@@ -7,6 +7,7 @@
 #![allow(clippy::missing_panics_doc, clippy::expect_used)]
 
 pub mod bench;
+pub mod machine;
 
 use std::path::Path;
 use std::process::{Output, Stdio};

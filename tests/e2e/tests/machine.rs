@@ -4,26 +4,29 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use e2e::machine::{self, Timings};
 use e2e::{Scene, skip, startup_script, until};
 use sandbox::events::Event;
 use sandbox::world::{Image, Options};
 
 /// A world whose instances boot; none where this machine cannot have one.
 async fn scene(test: &str, files: &[(&str, &str)]) -> Option<Scene> {
-    let Some(root) = std::env::var_os("CML_TEST_IMAGE") else {
-        skip(test, "needs root, mmdebstrap, systemd-container and dnsmasq-base");
-        return None;
-    };
     let files = files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
-    let image = Image {
-        root: PathBuf::from(root),
-        files: files.collect(),
-    };
-    let options = Options {
+    let files = files.collect();
+    let image = machine::image();
+    if image.is_none() {
+        skip(test, "needs root, mmdebstrap, systemd-container and dnsmasq-base");
+    }
+    Some(boots(Image { files, ..image? }).await)
+}
+
+/// A world whose instances boot this.
+async fn boots(image: Image) -> Scene {
+    Scene::with(Options {
         image: Some(image),
         ..Options::default()
-    };
-    Some(Scene::with(options).await)
+    })
+    .await
 }
 
 /// A test that is given a scene.
@@ -228,4 +231,28 @@ async fn a_machine_that_is_restarted_in_mid_job_has_it_run_again(scene: Scene) {
     let (run, gate) = busy(&scene, &[]).await;
     scene.inside(&scene.first().id, "systemctl reboot");
     scene.runs_again(run, &gate).await;
+}
+
+#[tokio::test]
+async fn a_baked_image_has_the_agent_and_the_runner() {
+    let Some(plain) = machine::image() else {
+        return skip(
+            "a_baked_image_has_the_agent_and_the_runner",
+            "needs root, mmdebstrap, systemd-container and dnsmasq-base",
+        );
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let agent = sandbox::standin::program("cml-agent").unwrap();
+    let image = machine::baked(&plain, dir.path(), &agent).unwrap();
+    let scene = boots(image).await;
+    let run = scene.job("git --version");
+    scene.launch(&[]).await.succeeded();
+    assert_eq!(scene.conclusion(run).await, "success", "{}", scene.timeline());
+    scene.all_gone().await;
+    let own = |event: &Event| event.detail.contains("name=agent state=ok") && event.detail.ends_with("the image's own");
+    assert!(scene.world.events.all().iter().any(own), "{}", scene.timeline());
+    let journal = journal(&scene);
+    assert!(journal.contains("is in /opt/cml/runner already"), "{journal}");
+    eprintln!("{:?}", Timings::of(&scene.world.events).unwrap());
+    scene.end().await;
 }

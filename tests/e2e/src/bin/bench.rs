@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use e2e::PATIENCE;
 use e2e::bench::{Usage, resident};
+use e2e::machine::{self, Timings};
 use sandbox::ci::{JobSpec, Workflow};
 use sandbox::cloud::Kind;
 use sandbox::faults::{Effect, Fault, Gate};
 use sandbox::fleet::State;
-use sandbox::world::{Options, World};
+use sandbox::world::{Image, Options, World};
 
 /// How long the idle agent is watched; the figures are scaled to a minute.
 const WATCHED: Duration = Duration::from_secs(20);
@@ -54,7 +55,43 @@ async fn main() -> Result<()> {
         });
         notice(world.await?, goal).await?;
     }
-    archive(World::start(options()).await?).await
+    archive(World::start(options()).await?).await?;
+    let Some(plain) = machine::image() else {
+        println!("SKIP machines that boot: they need root, mmdebstrap, systemd-container and dnsmasq-base");
+        return Ok(());
+    };
+    // From here on this is in no network.
+    let dir = tempfile::tempdir()?;
+    let baked = machine::baked(&plain, dir.path(), agent)?;
+    let (plain, baked) = (boot(options(), plain).await?, boot(options(), baked).await?);
+    for (until, plain, baked) in [
+        ("start-up data runs", plain.user_data, baked.user_data),
+        ("agent is there", plain.agent, baked.agent),
+        ("runner is installed", plain.installed, baked.installed),
+        ("runner is online", plain.online, baked.online),
+    ] {
+        line(
+            &format!("baked machine, power-on until {until} (plain one)"),
+            milli(baked),
+            milli(plain),
+            "ms",
+        );
+    }
+    Ok(())
+}
+
+/// How long a machine takes that boots this image.
+async fn boot(options: Options, image: Image) -> Result<Timings> {
+    let world = World::start(Options {
+        image: Some(image),
+        ..options
+    })
+    .await?;
+    launch(&world, &["--idle-timeout=1s"]).await?;
+    let timings = Timings::of(&world.events)?;
+    wait_gone(&world).await?;
+    empty(world).await?;
+    Ok(timings)
 }
 
 /// Prints one line: what was measured, and what it is measured against.
