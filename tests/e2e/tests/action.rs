@@ -88,7 +88,7 @@ async fn a_workflow_that_uses_the_action_runs_in_a_local_workflow_runner() {
     let scene = Scene::new().await;
     let mirror = mirror(&scene);
     let repository = scene.world.dir().join("repository");
-    let inputs: String = INPUTS.iter().map(|(name, value)| format!("          {name}: {value}\n")).collect();
+    let inputs = INPUTS.map(|(name, value)| format!("          {name}: {value}\n")).concat();
     let workflow = format!(
         "on: push\njobs:\n  launch:\n    runs-on: ubuntu-latest\n    steps:\n      - uses: actions/checkout@v4\n      - id: it\n        uses: ./cml\n        with:\n          cml-url: file://{}\n{inputs}      \
          - run: echo \"launched <${{{{ steps.it.outputs.instance-id }}}}>\"\n",
