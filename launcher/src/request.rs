@@ -28,9 +28,6 @@ pub struct Request {
 impl Request {
     /// What the agent is told when it holds `credential`.
     pub fn spec(&self, credential: Credential) -> RunnerSpec {
-        let mut options = self.options.runner.clone();
-        // Whoever gives the machine a role gives it to its jobs.
-        options.job_metadata |= self.options.cloud.cloud_permission_set.is_some();
         RunnerSpec {
             version: SPEC_VERSION,
             name: self.name.clone(),
@@ -40,7 +37,7 @@ impl Request {
             credential,
             launch: self.launch_job.clone(),
             log: self.options.generic.log,
-            options,
+            options: self.options.runner.clone(),
         }
     }
 }

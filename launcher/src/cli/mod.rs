@@ -221,6 +221,12 @@ fn options(command: Command, names: &Names, mut settings: Vec<Setting>, vars: &B
         command: Chosen::Runner(runner),
     } = Cli::from_arg_matches(&matches).map_err(|error| refusal::explain(&error, names, &given))?;
     let mut options = runner.launch;
+    // Whoever gives the machine a role gives it to its jobs, unless they say no.
+    let refused = settings
+        .iter()
+        .rfind(|setting| setting.id == "job_metadata")
+        .is_some_and(|setting| setting.value == "false");
+    options.runner.job_metadata |= options.cloud.cloud_permission_set.is_some() && !refused;
     warnings.extend(support::check_cloud(options.cloud.cloud, &given)?);
     options.runner.labels = labels(&options.runner.labels, given.source("labels").unwrap_or("--labels"))?;
     Ok(Parsed { options, given, warnings })

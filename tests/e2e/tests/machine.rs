@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use e2e::machine::{self, Timings};
-use e2e::{Scene, skip, startup_script, until};
+use e2e::{NOTICE, Scene, skip, startup_script, until};
+use sandbox::cloud::Kind;
 use sandbox::events::Event;
 use sandbox::world::{Image, Options};
 
@@ -17,13 +18,15 @@ async fn scene(test: &str, files: &[(&str, &str)]) -> Option<Scene> {
     if image.is_none() {
         skip(test, "needs root, mmdebstrap, systemd-container and dnsmasq-base");
     }
-    Some(boots(Image { files, ..image? }).await)
+    Some(boots(Image { files, ..image? }, Kind::Aws).await)
 }
 
-/// A world whose instances boot this.
-async fn boots(image: Image) -> Scene {
+/// A world of this cloud, whose instances boot this.
+async fn boots(image: Image, cloud: Kind) -> Scene {
     Scene::with(Options {
         image: Some(image),
+        cloud,
+        notice: (cloud != Kind::Aws).then_some(NOTICE),
         ..Options::default()
     })
     .await
@@ -244,7 +247,7 @@ async fn a_baked_image_has_the_agent_and_the_runner() {
     let dir = tempfile::tempdir().unwrap();
     let agent = sandbox::standin::program("cml-agent").unwrap();
     let image = machine::baked(&plain, dir.path(), &agent).unwrap();
-    let scene = boots(image).await;
+    let scene = boots(image, Kind::Aws).await;
     let run = scene.job("git --version");
     scene.launch(&[]).await.succeeded();
     assert_eq!(scene.conclusion(run).await, "success", "{}", scene.timeline());
@@ -254,5 +257,30 @@ async fn a_baked_image_has_the_agent_and_the_runner() {
     let journal = journal(&scene);
     assert!(journal.contains("is in /opt/cml/runner already"), "{journal}");
     eprintln!("{:?}", Timings::of(&scene.world.events).unwrap());
+    scene.end().await;
+}
+
+/// Google's own program fetches the start-up data there, from a metadata service that cloud-init reads too.
+#[tokio::test]
+async fn a_machine_of_googles_lives_its_whole_life() {
+    whole_life("a_machine_of_googles_lives_its_whole_life", Kind::Gcp).await;
+}
+
+/// There the start-up data comes on a disk, and cloud-init has to tell the cloud that the machine is there.
+#[tokio::test]
+async fn a_machine_of_azures_lives_its_whole_life() {
+    whole_life("a_machine_of_azures_lives_its_whole_life", Kind::Azure).await;
+}
+
+async fn whole_life(test: &str, cloud: Kind) {
+    let Some(image) = machine::image() else {
+        return skip(test, "needs root, mmdebstrap, systemd-container and dnsmasq-base");
+    };
+    let scene = boots(image, cloud).await;
+    let run = scene.job("if curl -sS -m 5 -H 'Metadata: true' -H 'Metadata-Flavor: Google' http://169.254.169.254/; then exit 1; fi");
+    scene.launch(&["--job-metadata=false"]).await.succeeded();
+    let conclusion = scene.conclusion(run).await;
+    scene.all_gone().await;
+    assert_eq!(conclusion, "success", "{}\n{}", journal(&scene), scene.timeline());
     scene.end().await;
 }

@@ -139,7 +139,12 @@ impl World {
                 docker: options.docker.then(|| forge.url()),
                 machines: options.image.zip(net).map(|(image, net)| {
                     let servers = vec![forge.address(), downloads.address];
-                    Arc::new(Machines { image, net, servers })
+                    Arc::new(Machines {
+                        cloud: options.cloud,
+                        image,
+                        net,
+                        servers,
+                    })
                 }),
             },
         );

@@ -81,6 +81,7 @@ async fn jobs_reach_the_metadata_service_where_the_machine_has_a_role_for_them()
     for (options, reach) in [
         (&[][..], false),
         (&["--cloud-permission-set=trainer"], true),
+        (&["--cloud-permission-set=trainer", "--no-job-metadata"], false),
         (&["--job-metadata"], true),
     ] {
         let world = World::new(options);

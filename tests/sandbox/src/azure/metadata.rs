@@ -21,6 +21,7 @@ use super::SUBSCRIPTION;
 use super::front::MACHINE;
 use crate::ec2::Form;
 use crate::events::{Events, Source};
+use crate::instance::MAC;
 use crate::shared::lock;
 
 /// What the service knows; clones share it.
@@ -94,11 +95,15 @@ pub async fn serve(metadata: Metadata, events: Events) -> Result<Service> {
     let address = listener.local_addr()?;
     let shared = Shared { metadata, events };
     let app = Router::new()
+        .route("/metadata/instance", get(instance))
         .route("/metadata/instance/compute", get(compute))
         .route("/metadata/instance/compute/{leaf}", get(leaf))
         .route("/metadata/scheduledevents", get(scheduled).post(acknowledge))
         .route("/metadata/identity/oauth2/token", get(token))
         .layer(from_fn_with_state(shared.clone(), listen))
+        // Another server on Azure, at an address of its own.
+        .route("/machine", get(|| async { GOAL }).post(ready))
+        .route("/machine/", get(|| async { GOAL }).post(ready))
         .with_state(shared);
     let task = tokio::spawn(async move {
         let _ = axum::serve(listener, app).await;
@@ -118,6 +123,27 @@ async fn listen(State(shared): State<Shared>, request: Request, next: Next) -> R
         return (StatusCode::BAD_REQUEST, json!({ "error": "Bad request" }).to_string()).into_response();
     }
     next.run(request).await
+}
+
+/// What a machine is told to do: to run.
+const GOAL: &str = "<?xml version='1.0'?><GoalState><Version>2012-11-30</Version><Incarnation>1</Incarnation><Container><ContainerId>c1</ContainerId>\
+    <RoleInstanceList><RoleInstance><InstanceId>r1</InstanceId><Configuration></Configuration></RoleInstance></RoleInstanceList></Container></GoalState>";
+
+/// A machine says that it has booted.
+async fn ready(State(shared): State<Shared>) {
+    let name = lock(&shared.metadata.0).name.clone();
+    shared.events.push(Source::Cloud, "machine-provisioned", name, "");
+}
+
+/// All that there is to tell of a machine.
+async fn instance(State(shared): State<Shared>) -> String {
+    let mut compute = about(&shared);
+    compute["osProfile"] = json!({ "adminUsername": "azureuser", "computerName": "runner", "disablePasswordAuthentication": "true" });
+    compute["publicKeys"] = json!([]);
+    let mac = MAC.replace(':', "").to_uppercase();
+    let v4 = json!({ "ipAddress": [{ "privateIpAddress": "10.0.0.4", "publicIpAddress": "" }], "subnet": [{ "address": "10.0.0.0", "prefix": "24" }] });
+    let network = json!({ "interface": [{ "macAddress": mac, "ipv4": v4, "ipv6": { "ipAddress": [] } }] });
+    json!({ "compute": compute, "network": network }).to_string()
 }
 
 async fn compute(State(shared): State<Shared>) -> String {

@@ -11,6 +11,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -51,6 +52,16 @@ impl Metadata {
         };
         let found = known.wait_for(is_news).await.ok()?;
         found.values.get(path).cloned()
+    }
+
+    /// What is in a folder that has no others in it.
+    fn folder(&self, folder: &str) -> Value {
+        let known = self.0.borrow();
+        let inside = known
+            .values
+            .iter()
+            .filter_map(|(path, value)| Some((path.strip_prefix(folder)?.to_owned(), json!(value))));
+        Value::Object(inside.collect())
     }
 
     fn value(&self, path: &str) -> Option<String> {
@@ -107,10 +118,15 @@ async fn answer(
     if headers.get("metadata-flavor").is_none_or(|flavor| flavor != "Google") {
         return (StatusCode::FORBIDDEN, "Missing Metadata-Flavor:Google header.").into_response();
     }
+    let flavor = [("metadata-flavor", "Google")];
     let holds = query.get("wait_for_change").is_some_and(|word| word == "true");
     let known = ["wait_for_change", "last_etag", "timeout_sec", "alt", "recursive"];
-    if query.keys().any(|name| !known.contains(&name.as_str())) || query.contains_key("recursive") {
+    if query.keys().any(|name| !known.contains(&name.as_str())) {
         return StatusCode::BAD_REQUEST.into_response();
+    }
+    if query.get("recursive").is_some_and(|word| word.eq_ignore_ascii_case("true")) {
+        let folder = format!("{}/", path.trim_end_matches('/'));
+        return (flavor, metadata.folder(&folder).to_string()).into_response();
     }
     // Without a tag, what is new is what is not as it is now.
     let now = metadata.value(&path).map(|value| tag(&value)).unwrap_or_default();

@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result};
 
 use super::network::{Net, Network};
+use super::{Boot, disk};
+use crate::cloud::Kind;
 use crate::world::Image;
 
 /// Boots one.
@@ -18,18 +20,10 @@ pub const REBOOT: i32 = 133;
 /// The two places of a control group, of which a machine that mixes the versions has one each.
 const HIERARCHIES: [&str; 3] = ["systemd", "unified", "."];
 
-/// What cloud-init is told so that it looks for one cloud only, as images of that cloud are.
-const CLOUD_INIT: &str = "datasource_list: [ Ec2 ]\nlocale: C.UTF-8\nssh_genkeytypes: [ed25519]\n";
-/// What the firmware of an EC2 machine says.
-const FIRMWARE: [(&str, &str); 4] = [
-    ("product_uuid", "ec2e1916-9099-7caf-fd21-012345abcdef"),
-    ("product_serial", "ec2e1916-9099-7caf-fd21-012345abcdef"),
-    ("product_name", "t3.small"),
-    ("sys_vendor", "Amazon EC2"),
-];
-
 /// What a world's machines share.
 pub struct Machines {
+    /// Whose they are.
+    pub cloud: Kind,
     /// What they boot.
     pub image: Image,
     /// The world's network.
@@ -39,14 +33,20 @@ pub struct Machines {
 }
 
 impl Machines {
-    /// The command that is a machine with its files in `dir`, and its network, `before` if it has had one. What lies in `shared` is seen at the
-    /// same path.
+    /// The command that is a machine, and its network, `before` if it has had one. What lies in `shared` is seen at the same path.
     ///
     /// # Errors
     /// A file or the network cannot be made.
-    pub fn boot(&self, dir: &Path, shared: &Path, metadata: SocketAddr, before: Option<Network>) -> Result<(Command, Network)> {
-        write(dir, &self.image.files)?;
-        let network = self.net.lay(before.map(|network| network.number()), &self.servers, metadata)?;
+    pub fn boot(&self, boot: &Boot, shared: &Path, before: Option<Network>) -> Result<(Command, Network)> {
+        let (dir, metadata) = (&boot.dir, boot.metadata.context("it has no metadata service")?);
+        // The metadata service is where it always is; what else is named is another server.
+        let is_other = |(_, value): &&(_, String)| !value.contains(&metadata.to_string());
+        let env: Vec<(&str, String)> = boot.env.iter().filter(is_other).cloned().collect();
+        let named = env.iter().filter_map(|(_, value)| address(value));
+        let servers: Vec<SocketAddr> = self.servers.iter().copied().chain(named).collect();
+        let own = disk::files(self.cloud, &boot.script, &env);
+        write(dir, own.iter().chain(&self.image.files))?;
+        let network = self.net.lay(before.map(|network| network.number()), &servers, metadata)?;
         let namespace = format!("/proc/{}/fd/{}", std::process::id(), network.namespace().as_raw_fd());
         let console = File::options()
             .write(true)
@@ -60,11 +60,14 @@ impl Machines {
     }
 }
 
-/// What a machine has on its disk that its root file system has not.
-fn write(dir: &Path, more: &[(String, String)]) -> Result<()> {
-    let firmware = FIRMWARE.map(|(name, text)| (format!("/etc/firmware/{name}"), text.to_owned()));
-    let own = ("/etc/cloud/cloud.cfg.d/99-sandbox.cfg".to_owned(), CLOUD_INIT.to_owned());
-    for (path, text) in firmware.into_iter().chain([own]).chain(more.iter().cloned()) {
+/// The server that an address names.
+fn address(url: &str) -> Option<SocketAddr> {
+    url.strip_prefix("http://")?.split('/').next()?.parse().ok()
+}
+
+/// Writes what a machine has on its disk that its root file system has not.
+fn write<'a>(dir: &Path, files: impl Iterator<Item = &'a (String, String)>) -> Result<()> {
+    for (path, text) in files {
         let path = dir.join("root").join(path.trim_start_matches('/'));
         let parent = path.parent().unwrap_or(&path);
         fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;

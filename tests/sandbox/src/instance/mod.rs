@@ -1,6 +1,7 @@
 //! Instances as real processes: the user data is executed as it would be on the machine, apart from the user's own system.
 
 mod booted;
+mod disk;
 mod init;
 mod network;
 
@@ -250,8 +251,7 @@ impl Machine {
 fn start(boot: &Boot, programs: &Path, before: Option<Network>) -> Result<(Child, Option<Network>)> {
     let dir = &boot.dir;
     let (mut command, network) = if let Some(machines) = &boot.machines {
-        let metadata = boot.metadata.context("it has no metadata service")?;
-        let (mut command, network) = machines.boot(dir, world(dir), metadata, before)?;
+        let (mut command, network) = machines.boot(boot, world(dir), before)?;
         command.env_clear().env("PATH", PATH);
         (command, Some(network))
     } else {

@@ -17,6 +17,8 @@ use tokio::task::JoinSet;
 
 /// Where every cloud's metadata service is.
 const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+/// Where Azure's machines say that they have booted.
+const WIRE_SERVER: Ipv4Addr = Ipv4Addr::new(168, 63, 129, 16);
 /// The address of every machine's network card: no two of them are in one network.
 pub const MAC: &str = "06:00:00:00:00:01";
 /// The port of the web.
@@ -48,7 +50,9 @@ impl Net {
     pub fn enter(dir: &Path) -> Result<Self> {
         unshare(CloneFlags::CLONE_NEWNET).context("leaving this machine's network")?;
         ip("link set lo up")?;
-        ip(&format!("address add {METADATA}/32 dev lo"))?;
+        for address in [METADATA, WIRE_SERVER] {
+            ip(&format!("address add {address}/32 dev lo"))?;
+        }
         let mut server = tokio::process::Command::new("dnsmasq");
         server.args([
             "--keep-in-foreground",
@@ -94,10 +98,12 @@ impl Net {
         for (listener, server) in listeners.into_iter().zip(servers) {
             cables.spawn(carry(TcpListener::from_std(listener)?, *server));
         }
-        let socket = TcpSocket::new_v4()?;
-        socket.bind_device(Some(format!("c{number}").as_bytes()))?;
-        socket.bind(SocketAddr::from((METADATA, WEB)))?;
-        cables.spawn(carry(socket.listen(BACKLOG)?, metadata));
+        for address in [METADATA, WIRE_SERVER] {
+            let socket = TcpSocket::new_v4()?;
+            socket.bind_device(Some(format!("c{number}").as_bytes()))?;
+            socket.bind(SocketAddr::from((address, WEB)))?;
+            cables.spawn(carry(socket.listen(BACKLOG)?, metadata));
+        }
         Ok(Network {
             number,
             namespace,
