@@ -15,8 +15,8 @@ const SCRIPT_EARLY: Duration = Duration::from_secs(5);
 const EARLY_PART: u32 = 20;
 /// How long a start-up script that has restarted the machine may take to end.
 const REBOOT: Duration = Duration::from_secs(10);
-/// How long an advised stop that was refused waits before it asks again.
-const ADVISED_AGAIN: Duration = Duration::from_secs(5);
+/// How long a runner that is to leave, and was given a job instead, waits before it asks again.
+const LEAVES_AGAIN: Duration = Duration::from_secs(5);
 /// How long a runner that was online may take to be so again, if the spec sets no limit.
 const ONLINE_AGAIN: Duration = Duration::from_mins(10);
 /// A single runner ends itself once it has told the forge how its job ended.
@@ -74,7 +74,7 @@ fn own_deadline(state: &State, limits: &Limits) -> Option<Time> {
         Step::Rebooting => after(REBOOT),
         Step::Starting if !state.online => limits.provisioning.duration(),
         Step::Starting => after(limits.provisioning.duration().unwrap_or(ONLINE_AGAIN)),
-        Step::Idle if state.advised => after(ADVISED_AGAIN),
+        Step::Idle if state.leaves.is_some() => after(LEAVES_AGAIN),
         Step::Idle => [idle(state, limits), check(state, limits)].into_iter().flatten().min(),
         Step::Busy => {
             let limit = limits.job.duration().and_then(|limit| after(before(limit, EARLY)));

@@ -143,6 +143,8 @@ pub enum Event {
     Exited(Exit),
     /// The machine is about to be taken away.
     Notice(Interruption),
+    /// Its owner wants it to finish its job, take no other, and end: another program is to take its place.
+    Drain,
     /// A signal arrived.
     Signal(i32),
     /// One arrived because the machine restarts.
@@ -202,8 +204,8 @@ pub struct State {
     pub alive: bool,
     /// The job that runs, or that was interrupted.
     pub job: Option<Running>,
-    /// Whether the cloud advised to take no more jobs.
-    pub advised: bool,
+    /// Why it takes no more jobs, if it is to end once none runs.
+    pub leaves: Option<StopReason>,
     /// Whether the runner has been online.
     pub online: bool,
     /// Since when there has been no job: the idle timeout counts from here, whatever the runner does to itself meanwhile.
@@ -225,7 +227,7 @@ impl State {
             registered: false,
             alive: false,
             job: None,
-            advised: false,
+            leaves: None,
             online: false,
             quiet: Duration::ZERO,
             failures: 0,

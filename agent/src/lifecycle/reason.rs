@@ -18,6 +18,8 @@ pub enum StopReason {
     Single,
     /// The cloud advised to take no more jobs, and none runs.
     Advised,
+    /// Its owner told it to take no more jobs, and none runs.
+    Drained,
     /// Somebody removed the runner from the forge.
     Unregistered,
     /// It could not do its work, for this reason.
@@ -43,21 +45,22 @@ impl StopReason {
             Self::Idle(_) => 0,
             Self::Single => 1,
             Self::Advised => 2,
-            Self::Unregistered => 3,
-            Self::Failed(_) | Self::NameInUse(_) => 4,
-            Self::TimeLimit(_) => 5,
-            Self::Lifetime(_) => 6,
-            Self::Crashed => 7,
-            Self::Signal(_) => 8,
-            Self::Interrupted(..) => 9,
+            Self::Drained => 3,
+            Self::Unregistered => 4,
+            Self::Failed(_) | Self::NameInUse(_) => 5,
+            Self::TimeLimit(_) => 6,
+            Self::Lifetime(_) => 7,
+            Self::Crashed => 8,
+            Self::Signal(_) => 9,
+            Self::Interrupted(..) => 10,
         }
     }
 
-    /// Whether a job that was running must run again.
+    /// Whether a job that was running must run again. A runner that is drained has none; but the forge may assign one while it is being stopped.
     pub const fn reruns(&self) -> bool {
         matches!(
             self,
-            Self::TimeLimit(_) | Self::Lifetime(_) | Self::Crashed | Self::Signal(_) | Self::Interrupted(..)
+            Self::Drained | Self::TimeLimit(_) | Self::Lifetime(_) | Self::Crashed | Self::Signal(_) | Self::Interrupted(..)
         )
     }
 
@@ -82,6 +85,7 @@ impl fmt::Display for StopReason {
             Self::Lifetime(limit) => write!(f, "lifetime:{}", limit.duration().unwrap_or_default().as_secs()),
             Self::Single => f.write_str("single job"),
             Self::Advised => f.write_str("rebalance recommendation"),
+            Self::Drained => f.write_str("drained"),
             Self::Unregistered => f.write_str("runner was removed from the forge"),
             Self::Failed(why) | Self::NameInUse(why) => f.write_str(why),
             Self::Crashed => f.write_str("agent was killed"),

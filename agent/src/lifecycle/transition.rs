@@ -32,8 +32,9 @@ fn next_state(state: State, event: Event, now: Time, limits: &Limits) -> State {
         // The script was faster. What has been installed is installed again.
         Event::Reboot(_) if state.step == Step::Installing => state.enter(Step::Done, now),
         // The machine stops whatever the agent does, which stops with it.
-        Event::Signal(_) | Event::Reboot(_) if state.step == Step::Rebooting => state,
+        Event::Signal(_) | Event::Reboot(_) | Event::Drain if state.step == Step::Rebooting => state,
         Event::Signal(number) | Event::Reboot(number) => state.stopped(StopReason::Signal(number), now, limits),
+        Event::Drain => retire(state, StopReason::Drained, now, limits),
         Event::Notice(notice) => noticed(state, notice, now, limits),
         Event::Exited(exit) => exited(state, exit, now, limits),
         Event::Deregistered => deregistered(state, now, limits),
@@ -115,13 +116,18 @@ fn noticed(state: State, notice: Interruption, now: Time, limits: &Limits) -> St
         let until = now.saturating_add(notice.left);
         return state.stopped(StopReason::Interrupted(notice.reason, until), now, limits);
     }
-    let state = State { advised: true, ..state };
+    retire(state, StopReason::Advised, now, limits)
+}
+
+/// It takes no more jobs, and goes as soon as none runs. What is told later does not change why.
+fn retire(mut state: State, reason: StopReason, now: Time, limits: &Limits) -> State {
+    let reason = state.leaves.get_or_insert(reason).clone();
     match state.step {
         // A job may just have been assigned: the forge knows.
         Step::Idle | Step::Checking => state.enter(Step::Withdrawing, now),
         Step::Starting if state.online => state.enter(Step::Withdrawing, now),
         Step::Provisioning | Step::Rebooting | Step::Installing | Step::Registering | Step::Starting => {
-            state.stopped(StopReason::Advised, now, limits)
+            state.stopped(reason, now, limits)
         }
         _ => state,
     }
@@ -202,7 +208,7 @@ fn ended(state: State, name: &str, success: bool, now: Time, limits: &Limits) ->
         return state;
     }
     match state.step {
-        Step::Busy => after_job(state, now, limits),
+        Step::Busy => after_job(state, true, now, limits),
         // It ended by itself while its work was saved.
         Step::Saving => State { job: None, ..state }.next(now, limits),
         // It ended just in time: there is nothing to run again.
@@ -218,16 +224,22 @@ fn completing(mut state: State, now: Time) -> State {
     state
 }
 
-fn after_job(state: State, now: Time, limits: &Limits) -> State {
+/// `sure`: the runner said so, and not only the job's hook.
+fn after_job(state: State, sure: bool, now: Time, limits: &Limits) -> State {
     let mut state = without_job(state, now);
-    // As after a cloud's advice: it goes as soon as the forge lets it, and a job that was faster is done first.
-    state.advised |= limits.single && limits.lingers;
-    let next = match (limits.single && !limits.lingers, state.advised) {
-        (true, _) => Step::Finishing,
-        (false, true) => Step::Withdrawing,
-        (false, false) => Step::Idle,
-    };
-    state.enter(next, now)
+    if limits.single && !limits.lingers {
+        return state.enter(Step::Finishing, now);
+    }
+    if limits.single {
+        // It goes as soon as the forge lets it, and a job that was faster is done first.
+        state.leaves.get_or_insert(StopReason::Single);
+    }
+    match &state.leaves {
+        // At once: where many jobs wait, a runner that asks first is given the next one each time.
+        Some(StopReason::Drained) if sure => state.stopped(StopReason::Drained, now, limits),
+        Some(_) => state.enter(Step::Withdrawing, now),
+        None => state.enter(Step::Idle, now),
+    }
 }
 
 fn without_job(state: State, now: Time) -> State {
@@ -286,13 +298,7 @@ fn answered(state: State, removal: &Removal, now: Time, limits: &Limits) -> Stat
 
 /// The forge has let an idle runner go.
 fn withdraw(state: State, now: Time, limits: &Limits) -> State {
-    let reason = if state.advised && limits.single && limits.lingers {
-        StopReason::Single
-    } else if state.advised {
-        StopReason::Advised
-    } else {
-        StopReason::Idle(limits.idle)
-    };
+    let reason = state.leaves.clone().unwrap_or(StopReason::Idle(limits.idle));
     state.stopped(reason, now, limits)
 }
 
@@ -311,7 +317,7 @@ fn expired(state: State, now: Time, limits: &Limits) -> State {
         Step::Idle if has_come(check(&state, limits)) && !has_come(idle(&state, limits)) => state.enter(Step::Checking, now),
         Step::Idle => state.enter(Step::Withdrawing, now),
         Step::Checking => state.enter(Step::Idle, now),
-        Step::Busy if has_come(settled(&state)) => after_job(state, now, limits),
+        Step::Busy if has_come(settled(&state)) => after_job(state, false, now, limits),
         Step::Busy => state.stopped(StopReason::TimeLimit(limits.job), now, limits),
         Step::Withdrawing => withdraw(state, now, limits),
         Step::Finishing => state.stopped(StopReason::Single, now, limits),

@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result};
 use common::forge::{self, Forge};
 use common::secret::Secret;
 use common::spec::{Credential, RunnerSpec};
+use signal_hook::consts::SIGHUP;
 use tokio::time::sleep_until;
 
 use crate::console::Console;
@@ -151,6 +152,10 @@ impl Agent {
 
     /// What a signal means here.
     async fn hear(&self, signal: i32) -> Event {
+        if signal == SIGHUP {
+            tracing::info!("told to drain: no more jobs are taken");
+            return Event::Drain;
+        }
         if self.spec.cloud.is_some() && matches!(self.state.step, Step::Provisioning | Step::Installing) && host::restarts().await {
             return Event::Reboot(signal);
         }

@@ -1,4 +1,4 @@
-//! The signals that mean: take your leave.
+//! The signals that mean: take your leave; SIGHUP: once your job is done.
 
 use anyhow::{Context as _, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};

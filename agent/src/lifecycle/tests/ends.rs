@@ -145,3 +145,46 @@ fn a_job_that_a_crash_of_the_runner_ended_is_not_run_again_by_a_later_signal() {
     assert_eq!(actions, [Action::Stop, Action::Unregister]);
     assert_eq!(state.job, None);
 }
+
+#[test]
+fn a_runner_that_is_drained_finishes_its_job_and_is_stopped_before_it_can_take_another() {
+    let done = Event::JobEnded("train".into(), true);
+    let next = Event::JobStarted("next".into());
+    let (state, actions) = follow(usual(Step::Busy), &[Event::Drain, done.clone(), Event::Succeeded], &limits());
+    assert_eq!(actions, [Action::Stop, Action::Unregister]);
+    assert_eq!((state.stop.unwrap().exit_code(), state.job), (0, None));
+    // One that the forge assigned in that moment is not lost.
+    let (_, actions) = follow(usual(Step::Busy), &[Event::Drain, done, next, Event::Succeeded], &limits());
+    assert_eq!(actions, [Action::Stop, Action::Rerun]);
+}
+
+#[test]
+fn an_idle_runner_that_is_drained_goes_unless_a_job_was_faster() {
+    let (state, actions) = follow(
+        usual(Step::Idle),
+        &[Event::Drain, Event::Answered(Removal::Removed), Event::Succeeded],
+        &limits(),
+    );
+    assert_eq!(actions, [Action::Unregister, Action::Stop, Action::Terminate]);
+    assert_eq!(state.stop, Some(StopReason::Drained));
+    let faster = [
+        Event::Drain,
+        Event::JobStarted("train".into()),
+        Event::JobEnded("train".into(), false),
+    ];
+    let (state, actions) = follow(usual(Step::Idle), &faster, &limits());
+    assert_eq!(actions, [Action::Unregister, Action::Wait, Action::Stop]);
+    assert_eq!(state.stop, Some(StopReason::Drained));
+}
+
+#[test]
+fn one_that_is_not_online_yet_is_drained_at_once() {
+    for step in [Step::Provisioning, Step::Installing, Step::Registering, Step::Starting] {
+        let starting = State {
+            online: false,
+            ..usual(step)
+        };
+        let (state, _) = follow(starting, &[Event::Drain], &limits());
+        assert_eq!(state.stop, Some(StopReason::Drained), "{step:?}");
+    }
+}

@@ -86,6 +86,7 @@ fn events() -> Vec<(&'static str, Event)> {
         ("runner fails", Event::Exited(Exit::Failed(2))),
         ("cloud takes the machine", notice(false)),
         ("cloud advises to leave", notice(true)),
+        ("is told to drain", Event::Drain),
         ("signal", Event::Signal(15)),
         ("machine restarts", Event::Reboot(15)),
     ]

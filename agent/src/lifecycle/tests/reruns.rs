@@ -43,7 +43,7 @@ fn time(state: State, limits: &Limits) -> State {
     }
 }
 
-const CAUSES: [(&str, Cause); 11] = [
+const CAUSES: [(&str, Cause); 12] = [
     ("spot notice", |state, limits| event(state, notice(false), limits)),
     ("signal: the host shuts down, or a person", |state, limits| {
         event(state, Event::Signal(15), limits)
@@ -65,6 +65,13 @@ const CAUSES: [(&str, Cause); 11] = [
         match advised.step {
             Step::Withdrawing => event(advised, Event::Answered(Removal::Removed), limits),
             _ => advised,
+        }
+    }),
+    ("is told to drain (SIGHUP)", |state, limits| {
+        let drained = event(state, Event::Drain, limits);
+        match drained.step {
+            Step::Withdrawing => event(drained, Event::Answered(Removal::Removed), limits),
+            _ => drained,
         }
     }),
     ("idle timeout", |state, limits| match state.step {
