@@ -7,14 +7,17 @@
 )]
 
 mod archive;
+mod condition;
 mod console;
 mod host;
 mod interrupt;
 mod lifecycle;
+mod pause;
 mod provision;
 mod run;
 mod runner;
 mod script;
+mod service;
 mod state;
 mod supervise;
 mod user;
@@ -30,6 +33,7 @@ use common::spec::RunnerSpec;
 use zeroize::Zeroizing;
 
 use console::Console;
+use pause::Failures;
 use state::StateDir;
 
 /// Installs, supervises and retires one CI runner on this machine.
@@ -48,22 +52,66 @@ enum Command {
         #[arg(long, value_name = "PATH")]
         spec: PathBuf,
     },
+    /// Make a runner a service of this host, which stays up: it is started at every boot, until `uninstall`
+    ///
+    /// Takes the options of `cml runner` (`cml runner --help`) that are not of a cloud. The token is best given by REPO_TOKEN or `--token-file=FILE`
+    /// (`-` for standard input). Several runners of one host have different names: `--name`, or else the host's own. One that is installed again gets
+    /// its new options once its job is done. Without systemd, the runner runs in the foreground.
+    Install {
+        /// Options of `cml runner`, such as `--repo=https://github.com/OWNER/REPO --labels=gpu --token-file=token`
+        #[arg(value_name = "OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+    /// Show the installed runners of this host, without asking the forge
+    ///
+    /// Exit code: 0 all are online, 3 some is not, 4 there is none.
+    Status {
+        /// Only this runner
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Stop an installed runner, remove its registration, its service, its user and all of its files
+    ///
+    /// A job that it has is interrupted, and run again elsewhere. `systemctl reload cml-runner-NAME` lets it finish before.
+    Uninstall {
+        /// Which one, if there are several
+        #[arg(long)]
+        name: Option<String>,
+    },
 }
 
 fn main() -> ExitCode {
-    let Command::Run { spec } = Cli::parse().command;
-    match run(&spec) {
+    let done = match Cli::parse().command {
+        Command::Run { spec } => run(&spec),
+        Command::Install { options } => service::install(&options),
+        Command::Status { name } => service::status(name.as_deref()),
+        Command::Uninstall { name } => service::uninstall(name.as_deref()),
+    };
+    match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            // The spec's own level is not known if it cannot be read.
-            log::init(Level::Info);
-            report(&error);
-            ExitCode::FAILURE
+            say_why(&error);
+            u8::try_from(Report(&error).class().exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
         }
     }
 }
 
-fn run(path: &Path) -> Result<u8> {
+/// One life, and the pause after it.
+fn run(spec: &Path) -> Result<u8> {
+    let code = begin(spec).unwrap_or_else(|error| {
+        say_why(&error);
+        1
+    });
+    Failures::of(StateDir::of(spec).path()).add(code)
+}
+
+fn say_why(error: &anyhow::Error) {
+    // The spec's own level is not known if it cannot be read.
+    log::init(Level::Info);
+    report(error);
+}
+
+fn begin(path: &Path) -> Result<u8> {
     let spec = read(path)?;
     log::init(spec.log);
     describe(&spec);

@@ -5,13 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use common::error::{Class, Failure};
 use common::spec::RunnerSpec;
 use nix::unistd::{Gid, Group, Uid, getgrouplist};
 
 /// Who jobs run as on our instances.
 const NAME: &str = "cml";
-/// Its home there.
-const HOME: &str = "/home/cml";
+/// Where users that are made here have their homes.
+const HOMES: &str = "/home";
+/// The longest name of a user. Source: useradd(8).
+const LONGEST: usize = 32;
 /// Whose members may start containers.
 const DOCKER: &str = "docker";
 
@@ -34,24 +37,95 @@ pub fn instance_path(path: &str) -> PathBuf {
     PathBuf::from(format!("{}{path}", root.trim_end_matches('/')))
 }
 
-/// The user that jobs run as, made when it is missing: `cml` on an instance where we are root, none (who we are) elsewhere.
+/// Whether there is such a root: nothing of the host itself is touched then, its users and its systemd among it.
+pub fn is_rehearsal() -> bool {
+    std::env::var_os("CML_ROOT").is_some_and(|root| !root.is_empty())
+}
+
+/// The user that jobs run as, made when it is missing: that of `--job-user`, `cml` on an instance where we are root, none (who we are) elsewhere.
 ///
 /// # Errors
 /// It cannot be made, or is root itself.
 pub fn job_user(spec: &RunnerSpec) -> Result<Option<User>> {
-    if spec.cloud.is_none() || !Uid::effective().is_root() {
-        return Ok(None);
+    let is_root = Uid::effective().is_root();
+    let name = match &spec.options.job_user {
+        Some(name) if !is_root => {
+            return Err(
+                Failure::new(Class::Usage, format!("jobs cannot run as the user {name} (--job-user)"))
+                    .hint("only root can have them run as somebody else")
+                    .into(),
+            );
+        }
+        Some(name) => name,
+        None if spec.cloud.is_some() && is_root => NAME,
+        None => return Ok(None),
+    };
+    if User::named(name)?.is_none() {
+        make(name, &instance_path(HOMES).join(name))?;
+        tracing::info!("made the user {name} for jobs");
     }
-    if User::named(NAME)?.is_none() {
-        let home = instance_path(HOME);
-        make(&home)?;
-        tracing::info!("made the user {NAME} for jobs");
+    made(name).map(Some)
+}
+
+/// A user of the system's own for the jobs of one runner, made when it is missing.
+///
+/// # Errors
+/// It cannot be made, or is root itself.
+pub fn make_system(name: &str, home: &Path) -> Result<User> {
+    check(name)?;
+    if User::named(name)?.is_none() {
+        let home = home.display().to_string();
+        let own = [
+            "--system",
+            "--user-group",
+            "--create-home",
+            "--shell",
+            "/bin/bash",
+            "--home-dir",
+            &home,
+            name,
+        ];
+        first_that_works(&[
+            &[&["useradd"], &own[..]].concat(),
+            &["adduser", "-S", "-D", "-s", "/bin/sh", "-h", &home, name],
+        ])
+        .with_context(|| format!("making the user {name}, whom jobs run as"))?;
     }
-    let user = User::named(NAME)?.with_context(|| format!("the user {NAME} was made, but is not there"))?;
+    made(name)
+}
+
+/// Removes a user of the system's own, who may be gone already; its home is not looked at.
+pub fn remove(name: &str) -> Result<()> {
+    if User::named(name)?.is_none() {
+        return Ok(());
+    }
+    // A process that hangs in the kernel keeps its user from being removed otherwise.
+    first_that_works(&[&["userdel", name], &["userdel", "--force", name], &["deluser", name]])
+        .with_context(|| format!("removing the user {name}, whom jobs ran as"))
+}
+
+fn made(name: &str) -> Result<User> {
+    let user = User::named(name)?.with_context(|| format!("the user {name} was made, but is not there"))?;
     if user.uid == 0 {
-        bail!("the user {NAME} is root: jobs must not be");
+        bail!("the user {name} is root: jobs must not be");
     }
-    Ok(Some(user))
+    Ok(user)
+}
+
+/// It becomes an argument of other programs.
+fn check(name: &str) -> Result<()> {
+    let begins = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_');
+    if begins && name.len() <= LONGEST && name.chars().all(is_plain) {
+        return Ok(());
+    }
+    Err(
+        Failure::new(Class::Usage, format!("`{name}` cannot be the name of a user (--job-user)"))
+            .hint(format!(
+                "at most {LONGEST} small letters, digits, `-` and `_`, the first one a letter"
+            ))
+            .into(),
+    )
 }
 
 /// Lets the job user start containers where Docker is installed. To be called when the start-up script, which may install it, has run.
@@ -70,7 +144,8 @@ pub fn join_docker(user: &User) {
 }
 
 /// With shadow-utils, or with busybox.
-fn make(home: &Path) -> Result<()> {
+fn make(name: &str, home: &Path) -> Result<()> {
+    check(name)?;
     let home = home.display().to_string();
     first_that_works(&[
         &[
@@ -81,11 +156,11 @@ fn make(home: &Path) -> Result<()> {
             "--shell",
             "/bin/bash",
             "--user-group",
-            NAME,
+            name,
         ],
-        &["adduser", "-D", "-h", &home, NAME],
+        &["adduser", "-D", "-h", &home, name],
     ])
-    .with_context(|| format!("making the user {NAME}, whom jobs run as"))
+    .with_context(|| format!("making the user {name}, whom jobs run as"))
 }
 
 fn first_that_works(commands: &[&[&str]]) -> Result<()> {
@@ -111,7 +186,8 @@ impl User {
         nix::unistd::User::from_uid(Uid::effective()).ok().flatten().map(Self::from)
     }
 
-    fn named(name: &str) -> Result<Option<Self>> {
+    /// The one of this name, if there is one.
+    pub fn named(name: &str) -> Result<Option<Self>> {
         let found = nix::unistd::User::from_name(name).with_context(|| format!("looking for the user {name}"))?;
         Ok(found.map(Self::from))
     }

@@ -9,7 +9,9 @@
 pub mod error;
 pub mod forge;
 pub mod http;
+pub mod installation;
 pub mod last_words;
+pub mod lock;
 pub mod log;
 pub mod phase;
 pub mod secret;

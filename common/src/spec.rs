@@ -17,7 +17,7 @@ use crate::secret::{self, Secret};
 use crate::timeout::Timeout;
 
 /// Raised whenever a field is added, removed or changes its meaning.
-pub const SPEC_VERSION: u32 = 1;
+pub const SPEC_VERSION: u32 = 2;
 
 /// The hosting service of the repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -208,6 +208,10 @@ pub struct RunnerOptions {
     /// Volume mount to pass to Docker, e.g. `/var/run/docker.sock:/var/run/docker.sock`; repeatable; only GitLab
     #[arg(long, value_name = "VOLUME", num_args = 1..)]
     pub docker_volumes: Vec<String>,
+
+    /// Unprivileged user that jobs run as, made when it is missing; only for root [default: `cml` on an instance, whoever you are on this host]
+    #[arg(long, value_name = "USER")]
+    pub job_user: Option<String>,
 
     /// Directory of the runner and its work [default: ~/.cml/NAME on this host, /opt/cml/runner on an instance]
     #[arg(long, alias = "path", value_name = "DIR")]

@@ -3,12 +3,15 @@
 //! Pure: [`Surroundings`] is all that it looks at.
 
 use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use common::error::{Class, Failure};
 use common::secret::Secret;
 use common::spec::{ForgeKind, LaunchJob};
 use url::Url;
+use zeroize::Zeroizing;
 
 use crate::options::GenericOptions;
 
@@ -106,6 +109,30 @@ pub fn name(given: Option<&str>) -> Result<String> {
             "at most {NAME_LIMIT} letters, digits, `-`, `_` and `.`, of which the first is a letter or a digit"
         ))
         .into())
+}
+
+/// This host's name, as far as a runner can be called so.
+pub fn host_name() -> Option<String> {
+    let host = nix::unistd::gethostname().ok()?.into_string().ok()?;
+    let host = host.split('.').next().unwrap_or_default();
+    (!host.is_empty()).then(|| host.to_owned())
+}
+
+/// The token in a file, or on standard input.
+pub fn token_of(file: &Path) -> Result<Secret> {
+    let mut text = Zeroizing::new(String::new());
+    let read = if file == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text)
+    } else {
+        std::fs::File::open(file).and_then(|mut file| file.read_to_string(&mut text))
+    };
+    let failure = |what: &str| Failure::new(Class::Usage, format!("`--token-file={}` {what}", file.display()));
+    read.map_err(|error| anyhow::anyhow!(error).context(failure("cannot be read")))?;
+    let token = Secret::new(text.trim());
+    if token.is_empty() {
+        return Err(failure("is empty").hint("it holds nothing but the token").into());
+    }
+    Ok(token)
 }
 
 impl Surroundings {

@@ -1,19 +1,19 @@
 //! Without `--cloud`: this host is the machine. Writes the spec and becomes the agent, so that signals and exit code need no forwarding.
 
 use std::ffi::OsString;
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use common::error::{Class, Failure};
+use common::lock;
 use common::secret::Secret;
 use common::spec::Credential;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use nix::libc;
 
 use crate::infer;
 use crate::request::Request;
@@ -21,15 +21,11 @@ use crate::request::Request;
 /// The agent's program.
 const AGENT: &str = "cml-agent";
 
-/// Held as long as an agent of that name lives.
-const LOCK: &str = "lock";
-
 /// Where an agent keeps what the next one must know if it is killed.
 const REMAINS: &str = "state.json";
 
 /// The spec holds the token: for its owner only.
 const PRIVATE_DIR: u32 = 0o700;
-const PRIVATE_FILE: u32 = 0o600;
 
 /// Where the agent and the runner's state are looked for.
 #[derive(Debug)]
@@ -69,18 +65,21 @@ impl Host {
     }
 
     /// Whether an agent of this name was killed here: it runs no more, but had no time to remove its state.
-    pub fn was_killed(&self, name: &str) -> bool {
-        let Ok(state) = self.state(name) else { return false };
-        let lock = OpenOptions::new().write(true).open(state.join(LOCK));
-        state.join(REMAINS).exists() && lock.is_ok_and(|lock| holder(&lock).is_none())
+    pub fn was_killed(&self, request: &Request) -> bool {
+        let Ok(state) = self.state(request) else { return false };
+        state.join(REMAINS).exists() && lock::holder(&state).is_none()
     }
 
-    /// `~/.cml/NAME`
-    fn state(&self, name: &str) -> Result<PathBuf> {
+    /// `--state-dir`, else `~/.cml/NAME`
+    fn state(&self, request: &Request) -> Result<PathBuf> {
+        if let Some(given) = &request.options.decision.state_dir {
+            return std::path::absolute(given).context("finding the working directory");
+        }
         let home = self.home.as_ref().ok_or_else(|| {
-            Failure::new(Class::Usage, "the environment variable HOME is not set").hint("the runner's state is kept in ~/.cml")
+            Failure::new(Class::Usage, "the environment variable HOME is not set")
+                .hint("the runner's state is kept in ~/.cml, unless `--state-dir` names another directory")
         })?;
-        Ok(home.join(".cml").join(name))
+        Ok(home.join(".cml").join(&request.name))
     }
 }
 
@@ -92,10 +91,10 @@ fn is_program(path: &Path) -> bool {
 /// Becomes the agent; returns only when it cannot.
 pub fn run(request: Request, host: &Host) -> Result<()> {
     let agent = host.agent()?;
-    let state = host.state(&request.name)?;
+    let state = host.state(&request)?;
     let request = on_this_host(request)?;
     make_private(&state).with_context(|| format!("creating {}", state.display()))?;
-    let lock = lock(&state, &request.name)?;
+    let lock = take(&state, &request.name)?;
     let spec = state.join("spec.json");
     write_spec(&spec, &request).with_context(|| format!("writing {}", spec.display()))?;
     keep_across_exec(&lock)?;
@@ -110,7 +109,7 @@ pub fn run(request: Request, host: &Host) -> Result<()> {
 
 /// What [`run`] would do, as text: the token is masked.
 pub fn plan(request: Request, host: &Host) -> Result<String> {
-    let spec = host.state(&request.name)?.join("spec.json");
+    let spec = host.state(&request)?.join("spec.json");
     let request = on_this_host(request)?;
     let masked = request
         .spec(Credential::Token(Secret::new(Secret::default().to_string())))
@@ -151,48 +150,15 @@ fn write_spec(path: &Path, request: &Request) -> Result<()> {
     Ok(())
 }
 
-/// A record lock belongs to the process: it stays over the exec, its children do not hold it, and it ends with the agent however it ends.
-fn lock(state: &Path, name: &str) -> Result<File> {
-    let path = state.join(LOCK);
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(PRIVATE_FILE)
-        .open(&path);
-    let file = file.with_context(|| format!("opening {}", path.display()))?;
-    match fcntl(&file, FcntlArg::F_SETLK(&whole())) {
-        Ok(_) => Ok(file),
-        Err(nix::errno::Errno::EAGAIN | nix::errno::Errno::EACCES) => {
-            let process = holder(&file).map(|pid| format!(" (process {pid})")).unwrap_or_default();
-            Err(
-                Failure::new(Class::NameInUse, format!("the runner `{name}` is running on this host{process}"))
-                    .hint("give another `--name`, or stop that one")
-                    .into(),
-            )
-        }
-        Err(error) => Err(error).with_context(|| format!("locking {}", path.display())),
-    }
-}
-
-/// The whole of a file, for one writer.
-fn whole() -> libc::flock {
-    libc::flock {
-        #[allow(clippy::cast_possible_truncation, reason = "a constant of two bits")]
-        l_type: libc::F_WRLCK as libc::c_short,
-        #[allow(clippy::cast_possible_truncation, reason = "a constant of two bits")]
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    }
-}
-
-/// The process that holds a lock, if another than this one does.
-fn holder(file: &File) -> Option<i32> {
-    let mut held = whole();
-    let asked = fcntl(file, FcntlArg::F_GETLK(&mut held));
-    (asked.is_ok() && held.l_pid > 0).then_some(held.l_pid)
+/// Holds it as long as the agent lives that this process becomes.
+fn take(state: &Path, name: &str) -> Result<File> {
+    let taken = lock::take(state).with_context(|| format!("locking {}", state.join(lock::NAME).display()))?;
+    taken.ok_or_else(|| {
+        let process = lock::holder(state).map(|pid| format!(" (process {pid})")).unwrap_or_default();
+        Failure::new(Class::NameInUse, format!("the runner `{name}` is running on this host{process}"))
+            .hint("give another `--name`, or stop that one")
+            .into()
+    })
 }
 
 fn keep_across_exec(lock: &File) -> Result<()> {

@@ -15,6 +15,7 @@ mod bootstrap;
 mod catalog;
 mod cli;
 mod cloud;
+mod export;
 mod fleet;
 mod infer;
 mod launch;
@@ -38,7 +39,7 @@ use clap::builder::StyledStr;
 use common::error::Report;
 use common::log::{self, Level};
 
-use cli::{Invocation, Parsed};
+use cli::{Given, Invocation, Parsed};
 use infer::Surroundings;
 use launch::Ended;
 use request::Request;
@@ -66,9 +67,12 @@ fn run(argv: &[String], vars: BTreeMap<String, String>) -> Result<()> {
     for warning in &parsed.warnings {
         tracing::warn!("{}", warning.0);
     }
-    let request = request(parsed, vars)?;
+    let (request, given) = request(parsed, vars)?;
     if let Some(command) = command {
         return fleet::run(&request, &command);
+    }
+    if let Some(file) = &request.options.decision.export {
+        return export::run(file, &request, &given);
     }
     if request.options.cloud.cloud.is_none() {
         return on_this_host(request);
@@ -80,22 +84,27 @@ fn run(argv: &[String], vars: BTreeMap<String, String>) -> Result<()> {
 }
 
 /// Fills in what the options leave open.
-fn request(parsed: Parsed, vars: BTreeMap<String, String>) -> Result<Request> {
-    let Parsed { options, given, .. } = parsed;
+fn request(parsed: Parsed, vars: BTreeMap<String, String>) -> Result<(Request, Given)> {
+    let Parsed { mut options, given, .. } = parsed;
+    if let Some(file) = &options.generic.token_file {
+        options.generic.token = Some(infer::token_of(file)?);
+    }
     let remote = if options.generic.repo.is_none() { git_remote() } else { None };
     let target = infer::target(&options.generic, given.source("repo"), &Surroundings { vars, remote })?;
     cli::support::check_forge(target.forge, &given)?;
     common::forge::check_labels(target.forge, &options.runner.labels, options.runner.executor)?;
     let named = options.decision.name.as_deref();
-    Ok(Request {
+    let host = options.decision.export.as_ref().and_then(|_| infer::host_name());
+    let request = Request {
         forge: target.forge,
         repo: target.repo,
         token: target.token,
-        name: infer::name(named)?,
+        name: infer::name(named.or(host.as_deref()))?,
         named_by_user: named.is_some(),
         launch_job: target.launch_job,
         options,
-    })
+    };
+    Ok((request, given))
 }
 
 fn on_this_host(request: Request) -> Result<()> {
@@ -107,7 +116,7 @@ fn on_this_host(request: Request) -> Result<()> {
     let decision = &request.options.decision;
     // What an agent that was killed here left, its registration perhaps, is cleared up by the next one.
     if (decision.reuse || decision.reuse_idle)
-        && !host.was_killed(&request.name)
+        && !host.was_killed(&request)
         && let Some(reused) = launch::reusable(&request)?
     {
         return output::report(&request, &reused);

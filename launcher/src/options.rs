@@ -1,5 +1,7 @@
 //! Every option of the launcher, once. `cli` parses them, `reference` documents them.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::error::{Class, Failure};
@@ -59,6 +61,10 @@ pub struct GenericOptions {
     #[arg(long, alias = "driver-token", value_name = "TOKEN", hide_env_values = true)]
     pub token: Option<Secret>,
 
+    /// File that the token is read from; `-` for standard input
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    pub token_file: Option<PathBuf>,
+
     /// Repository, organisation or group: a URL or a slug `owner/repo` [default: the git remote, else the CI's own variables]
     #[arg(long, value_name = "REPO")]
     pub repo: Option<String>,
@@ -91,6 +97,14 @@ pub struct DecisionOptions {
     /// Print what would be done, secrets masked, and do nothing
     #[arg(long)]
     pub dry_run: bool,
+
+    /// Only check the options and the token, and write them to this file (mode 0600): `cml-agent install` has a service of this host made of it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["cloud", "reuse", "reuse_idle", "dry_run"])]
+    pub export: Option<PathBuf>,
+
+    /// Directory of the runner's state on this host [default: ~/.cml/NAME]
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
 
     /// Form of the result on standard output
     #[arg(long, value_enum, default_value_t, value_name = "FORM")]

@@ -291,7 +291,10 @@ fn answered(state: State, removal: &Removal, now: Time, limits: &Limits) -> Stat
             let registered = false;
             withdraw(State { registered, ..state }, now, limits)
         }
-        (Step::Unregistering, _) => state.next(now, limits),
+        (Step::Unregistering, removal) => {
+            let registered = matches!(removal, Removal::Busy(_));
+            State { registered, ..state }.next(now, limits)
+        }
         _ => state,
     }
 }

@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result};
 use common::forge::{self, Forge};
 use common::secret::Secret;
 use common::spec::{Credential, RunnerSpec};
+use jiff::Timestamp;
 use signal_hook::consts::SIGHUP;
 use tokio::time::sleep_until;
 
@@ -26,7 +27,7 @@ use crate::user;
 use effect::{Effect, Finished};
 use hooks::Watch;
 use report::Watchdog;
-use signals::Signals;
+pub use signals::Signals;
 
 /// One agent, from its start to its end.
 pub struct Agent {
@@ -54,6 +55,8 @@ pub struct Agent {
     ended: Option<ExitStatus>,
     /// When the runner was online for the first time.
     online_at: Option<Instant>,
+    /// When the step began, by the clock.
+    since: Timestamp,
     /// The job that is to run again, until the forge has been asked to.
     pending: Option<String>,
 }
@@ -110,6 +113,7 @@ impl Agent {
             child: None,
             ended: None,
             online_at: None,
+            since: Timestamp::now(),
             pending: None,
             limits,
             spec: Arc::new(spec),

@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use common::phase::State as Phase;
 use common::status::{self, Status};
+use jiff::Timestamp;
 use sd_notify::NotifyState;
 use tokio::time::{Instant, sleep_until};
 
 use super::Agent;
+use crate::condition::Condition;
 use crate::lifecycle::{State, Step};
+use crate::pause::Failures;
 
 /// The phase that a launcher sees on the console, for each step before the runner is online.
 const fn phase(step: Step) -> Option<&'static str> {
@@ -32,6 +35,7 @@ impl Agent {
         if let Some(name) = phase(self.state.step) {
             self.console.phase(name, Phase::Begin, "");
         }
+        self.report_condition();
     }
 
     /// Tells what changed; `ended` is how a job ended, if one did.
@@ -46,8 +50,13 @@ impl Agent {
             status::emit(&Status::JobEnded { job, success }, &self.spec.repo);
         }
         if before.step == self.state.step {
+            if before.leaves != self.state.leaves {
+                self.report_condition();
+            }
             return;
         }
+        self.since = Timestamp::now();
+        self.report_condition();
         tracing::info!("{:?} → {:?}", before.step, self.state.step);
         self.report_phase(before);
         if self.state.online && !before.online {
@@ -57,6 +66,25 @@ impl Agent {
             self.report_end();
         }
         notify(&[NotifyState::Status(&format!("{:?}", self.state.step))]);
+    }
+
+    /// For whoever looks at a user's own host; on an instance that is the console.
+    fn report_condition(&self) {
+        if self.spec.cloud.is_some() {
+            return;
+        }
+        let condition = Condition {
+            version: env!("CARGO_PKG_VERSION").into(),
+            repo: self.spec.repo.to_string(),
+            labels: self.spec.options.labels.clone(),
+            step: format!("{:?}", self.state.step),
+            since: self.since,
+            registered: self.state.registered,
+            reason: self.state.stop.as_ref().or(self.state.leaves.as_ref()).map(ToString::to_string),
+        };
+        if let Err(error) = condition.write(self.dir.path()) {
+            tracing::warn!("{error:#}");
+        }
     }
 
     fn report_phase(&self, before: &State) {
@@ -76,6 +104,7 @@ impl Agent {
 
     fn report_online(&mut self) {
         self.online_at = Some(std::time::Instant::now());
+        Failures::of(self.dir.path()).clear();
         if let Err(error) = self.dir.mark_online() {
             // Then the boot deadline ends this machine, which is bad, but not silent.
             tracing::error!("{error:#}");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use common::forge::{Forge, Platform};
-use common::spec::{RunnerOptions, RunnerSpec};
+use common::spec::{Executor, RunnerOptions, RunnerSpec};
 use nix::fcntl::OFlag;
 
 use super::environment;
@@ -25,6 +25,8 @@ const DOWNLOAD: Duration = Duration::from_mins(30);
 const VERSION: Duration = Duration::from_secs(30);
 /// Whoever runs what is in a directory must reach it.
 const SHARED: u32 = 0o755;
+/// What is in a directory is its owner's alone, but the way through it is everybody's.
+const THROUGH: u32 = 0o711;
 /// For nobody but whoever runs what is in it.
 const PRIVATE: u32 = 0o600;
 /// More than any file has that the runner or a hook leaves for us, in bytes.
@@ -36,6 +38,9 @@ pub struct Program {
     pub dir: PathBuf,
     /// Who runs it; none: who we are.
     pub user: Option<User>,
+    /// The directory that whoever runs it must get through, and its mode then.
+    way: (PathBuf, u32),
+    joins_docker: bool,
     options: RunnerOptions,
     release: &'static Release,
 }
@@ -43,12 +48,16 @@ pub struct Program {
 impl Program {
     /// Where the spec wants it: in `--workdir`, else where it lies on an instance, else beside the state. Nothing is done yet.
     pub fn new(spec: &RunnerSpec, state_dir: &Path, user: Option<User>, release: &'static Release) -> Result<Self> {
-        let usual = if spec.cloud.is_some() {
-            user::instance_path("/opt/cml/runner")
+        let on_cloud = spec.cloud.is_some();
+        let (usual, way) = if on_cloud {
+            (user::instance_path("/opt/cml/runner"), (user::instance_path("/opt/cml"), SHARED))
         } else {
-            state_dir.join("runner")
+            (state_dir.join("runner"), (std::path::absolute(state_dir)?, THROUGH))
         };
         Ok(Self {
+            way,
+            // Whoever may start containers can become root: on a host of its own, its owner says so.
+            joins_docker: on_cloud || spec.options.executor == Executor::Docker,
             // Of a relative one, everything below would be relative to itself.
             dir: std::path::absolute(spec.options.workdir.as_ref().unwrap_or(&usual))?,
             user,
@@ -83,7 +92,7 @@ impl Program {
 
     /// Makes its directory, for whoever runs it, who may use Docker where it is.
     pub async fn make_room(&self) -> Result<()> {
-        if let Some(user) = &self.user {
+        if let Some(user) = self.user.as_ref().filter(|_| self.joins_docker) {
             let joining = user.clone();
             tokio::task::spawn_blocking(move || user::join_docker(&joining))
                 .await
@@ -106,7 +115,7 @@ impl Program {
         }
     }
 
-    /// Makes the directory, and the way to it on an instance, for the job user.
+    /// Makes the directory, and the way to it, for the job user.
     fn let_in(&self) -> io::Result<()> {
         fs::create_dir_all(&self.dir)?;
         let Some(user) = &self.user else {
@@ -114,9 +123,9 @@ impl Program {
         };
         fs::set_permissions(&self.dir, fs::Permissions::from_mode(SHARED))?;
         chown(&self.dir, Some(user.uid), Some(user.gid))?;
-        let above = user::instance_path("/opt/cml");
-        if self.dir.starts_with(&above) {
-            fs::set_permissions(&above, fs::Permissions::from_mode(SHARED))?;
+        let (above, mode) = &self.way;
+        if self.dir.starts_with(above) {
+            fs::set_permissions(above, fs::Permissions::from_mode(*mode))?;
         }
         Ok(())
     }

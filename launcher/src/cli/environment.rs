@@ -5,8 +5,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Result;
 
 use super::argv::boolean;
-use super::names::{Kind, Names, PREFIX};
+use super::names::{Kind, Names, Opt, PREFIX};
 use super::{Setting, Warning};
+
+/// What a command line says only for itself: where its token is, and what it prints.
+const ONCE: [&str; 10] = [
+    "token",
+    "token_file",
+    "export",
+    "state_dir",
+    "reuse",
+    "reuse_idle",
+    "dry_run",
+    "output",
+    "agent_url",
+    "agent_sha256",
+];
 
 /// The settings of every option that `done` does not name. An empty variable counts as unset.
 pub fn read(names: &Names, vars: &BTreeMap<String, String>, done: &BTreeSet<String>) -> Result<Vec<Setting>> {
@@ -32,6 +46,29 @@ pub fn read(names: &Names, vars: &BTreeMap<String, String>, done: &BTreeSet<Stri
         }
     }
     Ok(settings)
+}
+
+/// The settings as the variables that say the same: without secrets, nor what is only of this once.
+pub fn write(names: &Names, settings: &[Setting]) -> BTreeMap<String, String> {
+    let mut variables = BTreeMap::new();
+    let lasts = |opt: &&Opt| !opt.ignored && !ONCE.contains(&opt.id.as_str()) && !opt.id.starts_with("cloud");
+    for opt in names.0.iter().filter(lasts) {
+        let values = settings
+            .iter()
+            .filter(|setting| setting.id == opt.id)
+            .map(|setting| setting.value.as_str());
+        let values: Vec<&str> = values.collect();
+        let (Some(last), Some((variable, _))) = (values.last(), opt.variables().into_iter().next()) else {
+            continue;
+        };
+        let value = match opt.kind {
+            Kind::Switch | Kind::One => (*last).to_owned(),
+            Kind::List => values.join(","),
+            Kind::Words => values.join("\n"),
+        };
+        variables.insert(variable, value);
+    }
+    variables
 }
 
 /// A warning for each variable that looks like an option and is none.

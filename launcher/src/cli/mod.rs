@@ -76,32 +76,41 @@ pub struct Setting {
 
 /// The options that were given: id → flag or variable. A switch that was given as false is not among them.
 #[derive(Debug, Default)]
-pub struct Given(BTreeMap<String, String>);
+pub struct Given {
+    sources: BTreeMap<String, String>,
+    variables: BTreeMap<String, String>,
+}
 
 impl Given {
     fn new(settings: &[Setting], names: &Names) -> Self {
-        let mut given = BTreeMap::new();
+        let mut sources = BTreeMap::new();
         for setting in settings {
             // `false` of a switch, and the price that is no price, say what is so anyway.
             let is_switch = names.get(&setting.id).is_some_and(|opt| opt.kind == Kind::Switch);
             let is_no_price = setting.id == "cloud_spot_price" && setting.value.starts_with('-');
             if (is_switch && setting.value == "false") || is_no_price {
-                given.remove(&setting.id);
+                sources.remove(&setting.id);
             } else {
-                given.insert(setting.id.clone(), setting.source.clone());
+                sources.insert(setting.id.clone(), setting.source.clone());
             }
         }
-        Self(given)
+        let variables = environment::write(names, settings);
+        Self { sources, variables }
+    }
+
+    /// The same as variables of the environment, without what a service of this host does not need.
+    pub fn variables(&self) -> &BTreeMap<String, String> {
+        &self.variables
     }
 
     /// How an option was given, if it was.
     pub fn source(&self, id: &str) -> Option<&str> {
-        self.0.get(id).map(String::as_str)
+        self.sources.get(id).map(String::as_str)
     }
 
     /// Every option that was given, and how.
     pub fn sources(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(id, source)| (id.as_str(), source.as_str()))
+        self.sources.iter().map(|(id, source)| (id.as_str(), source.as_str()))
     }
 
     /// What the user wrote for clap's `--flag <VALUE>`.

@@ -45,6 +45,11 @@ pub fn check_cloud(cloud: Option<CloudKind>, given: &Given) -> Result<Vec<Warnin
         .collect())
 }
 
+/// Whether it is for the runner to say what jobs run in.
+pub fn takes_executor(forge: ForgeKind) -> bool {
+    FORGES.iter().any(|(id, forges)| *id == "executor" && forges.contains(&forge))
+}
+
 /// Refuses the options that the forge does not support.
 pub fn check_forge(forge: ForgeKind, given: &Given) -> Result<()> {
     check(&FORGES, "driver", &forge, given)

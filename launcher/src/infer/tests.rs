@@ -18,6 +18,7 @@ fn around(remote: Option<&str>, vars: &[(&str, &str)]) -> Surroundings {
 fn options(repo: Option<&str>, driver: Option<ForgeKind>) -> GenericOptions {
     GenericOptions {
         token: Some(Secret::new("t")),
+        token_file: None,
         repo: repo.map(str::to_owned),
         driver,
         log: Level::Info,

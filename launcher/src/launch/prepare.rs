@@ -229,6 +229,8 @@ mod tests {
             reuse: false,
             reuse_idle: false,
             dry_run: false,
+            export: None,
+            state_dir: None,
             output: Output::Text,
             agent_url: url.map(str::to_owned),
             agent_sha256: sha256.map(str::to_owned),
