@@ -1,6 +1,8 @@
 //! The unprivileged user that jobs run as.
 
 use std::ffi::CString;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -13,6 +15,8 @@ use nix::unistd::{Gid, Group, Uid, getgrouplist};
 const NAME: &str = "cml";
 /// Where users that are made here have their homes.
 const HOMES: &str = "/home";
+/// For its owner alone.
+const PRIVATE: u32 = 0o700;
 /// The longest name of a user. Source: useradd(8).
 const LONGEST: usize = 32;
 /// Whose members may start containers.
@@ -91,7 +95,10 @@ pub fn make_system(name: &str, home: &Path) -> Result<User> {
         ])
         .with_context(|| format!("making the user {name}, whom jobs run as"))?;
     }
-    made(name)
+    let user = made(name)?;
+    // Other users of this host are nothing to jobs, nor they to them.
+    std::fs::set_permissions(&user.home, Permissions::from_mode(PRIVATE)).with_context(|| format!("closing {}", user.home.display()))?;
+    Ok(user)
 }
 
 /// Removes a user of the system's own, who may be gone already; its home is not looked at.

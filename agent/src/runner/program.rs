@@ -28,6 +28,7 @@ const SHARED: u32 = 0o755;
 /// What is in a directory is its owner's alone, but the way through it is everybody's.
 const THROUGH: u32 = 0o711;
 /// For nobody but whoever runs what is in it.
+const OWN: u32 = 0o700;
 const PRIVATE: u32 = 0o600;
 /// More than any file has that the runner or a hook leaves for us, in bytes.
 const MAX_SMALL: u64 = 16 << 10;
@@ -40,6 +41,7 @@ pub struct Program {
     pub user: Option<User>,
     /// The directory that whoever runs it must get through, and its mode then.
     way: (PathBuf, u32),
+    mode: u32,
     joins_docker: bool,
     options: RunnerOptions,
     release: &'static Release,
@@ -56,6 +58,8 @@ impl Program {
         };
         Ok(Self {
             way,
+            // A host of its owner's has other users, whom the jobs' files are nothing to.
+            mode: if on_cloud || spec.options.workdir.is_some() { SHARED } else { OWN },
             // Whoever may start containers can become root: on a host of its own, its owner says so.
             joins_docker: on_cloud || spec.options.executor == Executor::Docker,
             // Of a relative one, everything below would be relative to itself.
@@ -121,7 +125,7 @@ impl Program {
         let Some(user) = &self.user else {
             return Ok(());
         };
-        fs::set_permissions(&self.dir, fs::Permissions::from_mode(SHARED))?;
+        fs::set_permissions(&self.dir, fs::Permissions::from_mode(self.mode))?;
         chown(&self.dir, Some(user.uid), Some(user.gid))?;
         let (above, mode) = &self.way;
         if self.dir.starts_with(above) {
