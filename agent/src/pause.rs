@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use sd_notify::NotifyState;
 
-use crate::run::Signals;
+use crate::run::{Signals, Watchdog};
 
 /// Set by the unit of an installed runner: whatever ends is started again.
 const SERVICE: &str = "CML_SERVICE";
@@ -60,11 +60,15 @@ impl Failures {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         runtime.context("starting the runtime")?.block_on(async {
-            let mut signals = Signals::listen()?;
-            tokio::select! {
-                () = tokio::time::sleep(pause) => Ok(code),
-                // Told to stop, or to try again now.
-                _ = signals.next() => Ok(0),
+            let (mut signals, mut watchdog) = (Signals::listen()?, Watchdog::from_environment());
+            let mut over = std::pin::pin!(tokio::time::sleep(pause));
+            loop {
+                tokio::select! {
+                    () = &mut over => return Ok(code),
+                    // Told to stop, or to try again now.
+                    _ = signals.next() => return Ok(0),
+                    () = watchdog.due() => {}
+                }
             }
         })
     }

@@ -17,6 +17,9 @@ use crate::session::runtime;
 /// What a service waits for jobs.
 const FOR_EVER: &str = "never";
 
+/// What an installed runner cannot be told.
+const OUT_OF_PLACE: [&str; 4] = ["cloud", "reuse", "reuse_idle", "dry_run"];
+
 /// Checks the token, and writes the file whole or not at all.
 pub fn run(file: &Path, request: &Request, given: &Given) -> Result<()> {
     let installation = installation(request, given)?;
@@ -26,6 +29,14 @@ pub fn run(file: &Path, request: &Request, given: &Given) -> Result<()> {
 }
 
 fn installation(request: &Request, given: &Given) -> Result<Installation> {
+    if let Some(source) = OUT_OF_PLACE.iter().find_map(|id| given.source(id)) {
+        return Err(Failure::new(
+            Class::Usage,
+            format!("`{source}` has no place here: the runner is a service of this host"),
+        )
+        .hint("leave it out")
+        .into());
+    }
     let mut options = given.variables().clone();
     // They say what the service has to do once and for all, wherever it is started.
     let mut set = |id: &str, value: String| options.insert(format!("{}{}", names::PREFIX, names::upper_snake(id)), value);

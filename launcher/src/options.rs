@@ -99,7 +99,7 @@ pub struct DecisionOptions {
     pub dry_run: bool,
 
     /// Only check the options and the token, and write them to this file (mode 0600): `cml-agent install` has a service of this host made of it
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["cloud", "reuse", "reuse_idle", "dry_run"])]
+    #[arg(long, value_name = "FILE")]
     pub export: Option<PathBuf>,
 
     /// Directory of the runner's state on this host [default: ~/.cml/NAME]

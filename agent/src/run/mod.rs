@@ -26,7 +26,7 @@ use crate::supervise::{Child, Output};
 use crate::user;
 use effect::{Effect, Finished};
 use hooks::Watch;
-use report::Watchdog;
+pub use report::Watchdog;
 pub use signals::Signals;
 
 /// One agent, from its start to its end.

@@ -217,55 +217,70 @@ fn replace(path: &Path, text: &str, mode: u32) -> Result<()> {
     write().with_context(|| format!("writing {}", path.display()))
 }
 
+/// What became of a service that was told to begin.
+enum Begun {
+    Online(Condition),
+    /// The runner of before has a job.
+    Busy,
+    /// It is not tried again.
+    Refused,
+    /// It is.
+    Failed,
+}
+
 /// Has systemd start it, or, if it runs, lets it take the new options once its job is done.
 fn begin(place: &Place) -> Result<u8> {
-    let (unit, state) = (place.unit(), place.state());
+    let unit = place.unit();
     let before = State::of(&unit)?;
     systemd::ctl(&["daemon-reload"])?;
     systemd::ctl(&["--quiet", "enable", &unit])?;
-    let is_replaced = before.active == "active";
-    if is_replaced {
+    if before.active == "active" {
         systemd::ctl(&["reload", &unit])?;
     } else {
         systemd::ctl(&["restart", "--no-block", &unit])?;
     }
-    let again = format!("`{}` goes on trying; `cml-agent uninstall --name={}` ends it", unit, place.name);
-    loop {
-        let now = State::of(&unit)?;
-        if now.active == "active" && now.invocation != before.invocation {
-            let labels = Condition::read(&state).map(|condition| condition.labels.join(","));
-            say(&format!(
-                "the runner {} is online, with the labels {}",
-                place.name,
-                labels.unwrap_or_default()
-            ))?;
-            return Ok(0);
-        }
-        let is_busy = || Condition::read(&state).is_some_and(|condition| condition.step == "Busy");
-        if is_replaced && now.invocation == before.invocation && is_busy() {
-            say(&format!(
-                "the runner {} has a job: its new options are in effect once that is done",
-                place.name
-            ))?;
-            return Ok(0);
-        }
-        let refused = now.active == "failed" && now.invocation != before.invocation;
-        if refused || Failures::of(&state).count() > 0 {
-            let journal: Vec<String> = systemd::journal(&unit).lines().map(escape).collect();
-            say(&format!(
-                "the last lines of its journal (`journalctl -u {unit}`):\n{}",
-                journal.join("\n")
-            ))?;
-            return Err(
-                Failure::new(Class::NotOnline, format!("the runner {} did not come online", place.name))
-                    .hint(if refused {
-                        format!("`cml-agent uninstall --name={}` removes it", place.name)
-                    } else {
-                        again
-                    })
-                    .into(),
-            );
+    let begun = loop {
+        if let Some(begun) = look(place, &before)? {
+            break begun;
         }
         sleep(LOOK);
+    };
+    let name = &place.name;
+    let end = match begun {
+        Begun::Online(condition) => {
+            say(&format!(
+                "the runner {name} is online, with the labels {}",
+                condition.labels.join(",")
+            ))?;
+            return Ok(0);
+        }
+        Begun::Busy => {
+            say(&format!(
+                "the runner {name} has a job: its new options are in effect once that is done"
+            ))?;
+            return Ok(0);
+        }
+        Begun::Refused => format!("`cml-agent uninstall --name={name}` removes it"),
+        Begun::Failed => format!("it is tried again and again, until `cml-agent uninstall --name={name}`"),
+    };
+    let journal: Vec<String> = systemd::journal(&unit).lines().map(escape).collect();
+    say(&format!("the last lines of `journalctl -u {unit}`:\n{}", journal.join("\n")))?;
+    Err(Failure::new(Class::NotOnline, format!("the runner {name} did not come online"))
+        .hint(end)
+        .into())
+}
+
+fn look(place: &Place, before: &State) -> Result<Option<Begun>> {
+    let (now, state) = (State::of(&place.unit())?, place.state());
+    let condition = Condition::read(&state);
+    if now.invocation == before.invocation {
+        let is_busy = before.active == "active" && condition.is_some_and(|condition| condition.step == "Busy");
+        return Ok(is_busy.then_some(Begun::Busy));
     }
+    Ok(match now.active.as_str() {
+        // One that clears up after another that was killed is none of the two.
+        "active" => condition.filter(Condition::is_online).map(Begun::Online),
+        "failed" => Some(Begun::Refused),
+        _ => (Failures::of(&state).count() > 0).then_some(Begun::Failed),
+    })
 }

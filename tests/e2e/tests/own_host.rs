@@ -8,6 +8,7 @@ use std::process::Stdio;
 use e2e::{Outcome, Scene, startup_script, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sandbox::faults::{Effect, Fault, Gate};
 use tokio::process::Child;
 
 e2e::on_every_forge! {
@@ -18,6 +19,7 @@ e2e::on_every_forge! {
     it_stays_up_when_the_forge_refuses_everything,
     a_runner_that_is_there_is_reused_here_too,
     a_startup_script_that_was_made_for_an_instance_is_not_run,
+    one_that_is_drained_finishes_its_job_and_goes,
 }
 
 /// A host with power buttons that only tell that they were pressed, and a file of its owner's.
@@ -64,15 +66,24 @@ impl Host {
 
     /// Waits until the agent has written down that a job runs.
     async fn knows_its_job(&self) {
-        let remains = self.path(".cml/here/state.json");
-        let known = async {
-            while !std::fs::read_to_string(&remains).is_ok_and(|text| text.contains("\"at\"")) {
+        self.writes("state.json", "\"at\"").await;
+    }
+
+    /// Waits until the agent says this of itself, for `cml-agent status`.
+    async fn says(&self, words: &str) {
+        self.writes("status.json", words).await;
+    }
+
+    async fn writes(&self, file: &str, words: &str) {
+        let file = self.path(".cml/here").join(file);
+        let written = async {
+            while !std::fs::read_to_string(&file).is_ok_and(|text| text.contains(words)) {
                 tokio::time::sleep(std::time::Duration::from_millis(5)).await;
             }
         };
-        tokio::time::timeout(e2e::PATIENCE, known)
+        tokio::time::timeout(e2e::PATIENCE, written)
             .await
-            .expect("the agent writes its job down");
+            .unwrap_or_else(|_| panic!("the agent writes `{words}` into {}", file.display()));
     }
 
     /// The host is as it was.
@@ -83,6 +94,17 @@ impl Host {
         assert!(self.scene.world.cloud.calls().is_empty(), "no cloud was asked");
         self.scene.end().await;
     }
+}
+
+/// Waits until a process has done all that it can do now.
+async fn until_it_waits(child: &Child) {
+    let stat = format!("/proc/{}/stat", child.id().unwrap());
+    let waits = async {
+        while !std::fs::read_to_string(&stat).unwrap().contains(") S ") {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(e2e::PATIENCE, waits).await.expect("it comes to rest");
 }
 
 fn signal(child: &Child, signal: Signal) {
@@ -186,5 +208,57 @@ async fn a_startup_script_that_was_made_for_an_instance_is_not_run(scene: Scene)
     let outcome = ended(host.online(&["--idle-timeout=1s", &script]).await).await;
     outcome.succeeded();
     assert!(outcome.stderr.contains("no effect"), "{}", outcome.stderr);
+    host.end().await;
+}
+
+async fn one_that_is_drained_finishes_its_job_and_goes(scene: Scene) {
+    let host = Host::of(scene);
+    let gate = host.path("gate");
+    let run = host.scene.job(&until(&gate));
+    let runner = host.online(&["--idle-timeout=never"]).await;
+    host.scene.working().await;
+    signal(&runner, Signal::SIGHUP);
+    host.says("drained").await;
+    std::fs::write(&gate, "").unwrap();
+    let outcome = ended(runner).await;
+    outcome.succeeded();
+    assert!(outcome.stderr.contains(r#""reason":"drained""#), "{}", outcome.stderr);
+    assert_eq!(host.scene.conclusion(run).await, "success");
+    assert_eq!(host.scene.world.events.count("run-rerun"), 0, "{}", host.scene.timeline());
+    host.end().await;
+}
+
+/// GitHub hands out the next job once it is told that one is done: by then the runner has been told to stop.
+#[tokio::test]
+async fn one_that_is_drained_takes_no_other_job() {
+    let host = Host::of(Scene::new().await);
+    let (first, second) = (host.path("first"), host.path("second"));
+    let run = host.scene.job(&until(&first));
+    let runner = host.online(&["--idle-timeout=never"]).await;
+    host.scene.working().await;
+    let waits = host.scene.job(&until(&second));
+    let told = Gate::default();
+    host.scene.world.forge.faults().add(Fault {
+        request: "POST /_runner/done".into(),
+        skip: 0,
+        times: 1,
+        effect: Effect::Hold(told.clone()),
+    });
+    signal(&runner, Signal::SIGHUP);
+    host.says("drained").await;
+    std::fs::write(&first, "").unwrap();
+    told.reached().await;
+    host.says("Stopping").await;
+    until_it_waits(&runner).await;
+    told.open();
+    ended(runner).await.succeeded();
+    assert_eq!(host.scene.conclusion(run).await, "success");
+    assert_eq!(host.scene.world.events.count("job-started"), 1, "{}", host.scene.timeline());
+    assert!(host.scene.world.forge.runners().is_empty());
+    // It waits for the next one, as whoever replaces a program starts it.
+    std::fs::write(&second, "").unwrap();
+    let next = host.start(&["--idle-timeout=1s"]);
+    assert_eq!(host.scene.conclusion(waits).await, "success");
+    ended(next).await.succeeded();
     host.end().await;
 }
