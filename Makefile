@@ -1,5 +1,5 @@
 # One line each; everything else is cargo's.
-.PHONY: demo test test-machine test-gitlab-runner lint golden bench dist clean
+.PHONY: demo test test-machine test-gitlab-runner lint golden bench dist packages clean
 FORGE ?= github
 CLOUD ?= aws
 
@@ -27,6 +27,9 @@ bench: ## Speed and size, each beside what it is measured against
 
 dist: ## Both programs, portable (glibc 2.17), with checksums, in dist/
 	tools/dist
+
+packages: ## Debian and RPM packages of what `make dist` has built, in dist/
+	tools/packages
 
 clean:
 	cargo clean && rm -rf dist .venv .node tests/contract/*/node_modules tests/contract/*/.venv

@@ -11,4 +11,4 @@ if command -v packer >/dev/null; then
 	packer validate -var version=0 -var runner=https://example.com/runner.tar.gz -var runner_sha256=0 images
 else echo "SKIP packer validate: not installed"; fi
 if command -v actionlint >/dev/null; then actionlint; else echo "SKIP actionlint: not installed"; fi
-if command -v shellcheck >/dev/null; then git ls-files '*.sh' 'tools/*' '.ci/*' | xargs shellcheck; else echo "SKIP shellcheck: not installed"; fi
+if command -v shellcheck >/dev/null; then git ls-files '*.sh' 'tools/*' '.ci/*' 'packages/deb/*' | xargs shellcheck; else echo "SKIP shellcheck: not installed"; fi

@@ -54,7 +54,7 @@ enum Command {
     },
     /// Make a runner a service of this host, which stays up: it is started at every boot, until `uninstall`
     ///
-    /// Takes the options of `cml runner` (`cml runner --help`) that are not of a cloud. The token is best given by REPO_TOKEN or `--token-file=FILE`
+    /// Takes the options of `cml runner` (`cml runner --help`) that are not of a cloud. The token is best given by `REPO_TOKEN` or `--token-file=FILE`
     /// (`-` for standard input). Several runners of one host have different names: `--name`, or else the host's own. One that is installed again gets
     /// its new options once its job is done. Without systemd, the runner runs in the foreground.
     Install {

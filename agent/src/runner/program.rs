@@ -115,7 +115,11 @@ impl Program {
                 tracing::info!("the runner {version} is in {} already", self.dir.display());
                 Ok(())
             }
-            _ => self.download(forge, present.is_some()).await,
+            _ => {
+                self.download(forge, present.is_some()).await?;
+                // What was unpacked brings a mode of its own.
+                self.let_in().with_context(|| format!("closing {}", self.dir.display()))
+            }
         }
     }
 

@@ -29,7 +29,8 @@ const LAUNCHER: &str = "cml";
 /// What only root reads.
 const PRIVATE_DIR: u32 = 0o700;
 const PRIVATE_FILE: u32 = 0o600;
-/// A unit is no secret.
+/// Neither is a directory above, nor a unit.
+const SHARED_DIR: u32 = 0o755;
 const SHARED_FILE: u32 = 0o644;
 /// State is root's alone, but the way through it is everybody's.
 const THROUGH: u32 = 0o711;
@@ -198,10 +199,10 @@ fn write(place: &Place, launcher: &Path, installation: &mut Installation) -> Res
 }
 
 fn make(dir: &Path, mode: u32) -> Result<()> {
-    let made = DirBuilder::new().recursive(true).mode(0o755).create(dir);
+    let done = DirBuilder::new().recursive(true).mode(SHARED_DIR).create(dir);
     // It may have been there, with wider permissions.
-    let made = made.and_then(|()| fs::set_permissions(dir, Permissions::from_mode(mode)));
-    made.with_context(|| format!("making {}", dir.display()))
+    let done = done.and_then(|()| fs::set_permissions(dir, Permissions::from_mode(mode)));
+    done.with_context(|| format!("making {}", dir.display()))
 }
 
 /// Whole or not at all.

@@ -1,5 +1,6 @@
 //! Where the parts of one installed runner are.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -16,8 +17,8 @@ const STATE: &str = "/var/lib/cml";
 const UNITS: &str = "/etc/systemd/system";
 /// The longest name of a user that is made of the runner's: what is longer ends in a checksum.
 const LONGEST_USER: usize = 32;
-/// How many hexadecimal digits of it.
-const CHECKSUM: usize = 8;
+/// How many bytes of it.
+const CHECKSUM: usize = 4;
 
 /// One runner of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,10 +122,12 @@ impl Place {
             return user;
         }
         let sum = digest(&SHA256, self.name.as_bytes());
-        let sum: String = sum.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-        let begin: String = user.chars().take(LONGEST_USER - CHECKSUM - 1).collect();
-        let sum: String = sum.chars().take(CHECKSUM).collect();
-        format!("{begin}-{sum}")
+        let begin: String = user.chars().take(LONGEST_USER - 2 * CHECKSUM - 1).collect();
+        sum.as_ref().iter().take(CHECKSUM).fold(format!("{begin}-"), |mut text, byte| {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
     }
 }
 

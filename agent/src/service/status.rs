@@ -42,21 +42,21 @@ fn describe(place: &Place) -> Result<(String, bool)> {
     let lives = lock::holder(&place.state()).is_some();
     let failures = Failures::of(&place.state()).count();
     let is_online = lives && condition.as_ref().is_some_and(Condition::is_online);
-    let mut lines = vec![format!("{}: {}", place.name, words(condition.as_ref(), lives, failures))];
+    let mut text = vec![format!("{}: {}", place.name, words(condition.as_ref(), lives, failures))];
     if let Some(condition) = condition {
         let Condition { version, repo, labels, .. } = condition;
-        lines.push(format!("  {repo}, labels {}, cml-agent {version}", labels.join(",")));
+        text.push(format!("  {repo}, labels {}, cml-agent {version}", labels.join(",")));
     }
     if systemd::runs() {
         let unit = place.unit();
         let State {
             active, enabled, restarts, ..
         } = State::of(&unit)?;
-        lines.push(format!("  {unit}: {active}, {enabled}, started again {restarts} times"));
+        text.push(format!("  {unit}: {active}, {enabled}, started again {restarts} times"));
     }
     // A reason may tell what a job is called.
-    let lines: Vec<String> = lines.iter().map(|line| escape(line)).collect();
-    Ok((lines.join("\n"), is_online))
+    let text: Vec<String> = text.iter().map(|line| escape(line)).collect();
+    Ok((text.join("\n"), is_online))
 }
 
 /// What it does, since when, and why if not what it should.
