@@ -79,3 +79,102 @@ fn write(path: &Path, installation: &Installation) -> Result<()> {
     file.persist(path)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeMap;
+
+    use common::error::Report;
+    use common::installation::Installation;
+    use common::spec::RunnerOptions;
+
+    use crate::cli::{Given, Invocation, parse};
+    use crate::request::Request;
+
+    fn read(line: &[&str], vars: &BTreeMap<String, String>) -> (Request, Given) {
+        let words: Vec<String> = ["cml", "runner"].iter().chain(line).map(|word| (*word).to_owned()).collect();
+        match parse(&words, vars) {
+            Ok(Invocation::Launch(parsed)) => crate::request(*parsed, vars.clone()).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn token() -> BTreeMap<String, String> {
+        [("REPO_TOKEN".to_owned(), "canary".to_owned())].into()
+    }
+
+    fn exported(line: &[&str]) -> Result<Installation, String> {
+        let line: Vec<&str> = ["--export=x", "--repo=https://gitlab.com/octo/train"]
+            .iter()
+            .chain(line)
+            .copied()
+            .collect();
+        let (request, given) = read(&line, &token());
+        super::installation(&request, &given).map_err(|error| Report(&error).to_string())
+    }
+
+    #[test]
+    fn what_is_said_again_means_the_same() {
+        let line = [
+            "--labels=gpu, big",
+            "--labels=gpu",
+            "--name=one",
+            "--single",
+            "--no-retry=false",
+            "--docker-volumes",
+            "/a b:/c",
+            "/d:/e",
+            "--executor=docker",
+            "--on-interrupt=ZWNobyBoaQo=",
+            "--workdir=/data/work",
+            "--max-attempts=5",
+            "--log=debug",
+            "--cloud-type=xl",
+        ];
+        let installation = exported(&line).unwrap();
+        assert!(
+            installation.options.keys().all(|name| name.starts_with("CML_RUNNER_")),
+            "{installation:?}"
+        );
+        assert!(
+            !installation.options.values().any(|value| value.contains("canary")),
+            "{installation:?}"
+        );
+        let mut vars = installation.options.clone();
+        vars.extend(token());
+        let (again, _) = read(&[], &vars);
+        let (first, _) = read(&[&["--repo=https://gitlab.com/octo/train"], &line[..]].concat(), &token());
+        let expected = RunnerOptions {
+            idle_timeout: common::timeout::Timeout::Never,
+            ..first.options.runner
+        };
+        assert_eq!(again.options.runner, expected);
+        assert_eq!((again.name.as_str(), again.repo, again.forge), ("one", first.repo, first.forge));
+        assert_eq!(again.options.generic.log, first.options.generic.log);
+    }
+
+    #[test]
+    fn what_is_left_open_is_settled() {
+        let installation = exported(&[]).unwrap();
+        let option = |name: &str| installation.option(&format!("CML_RUNNER_{name}"));
+        assert_eq!((option("IDLE_TIMEOUT"), option("EXECUTOR")), (Some("never"), Some("shell")));
+        assert_eq!(option("NAME"), Some(installation.name.as_str()));
+        assert!(crate::infer::host_name().is_none_or(|host| host == installation.name));
+        assert!(!format!("{installation:?}").contains("canary"));
+    }
+
+    #[test]
+    fn what_has_no_place_in_a_service_is_refused() {
+        for line in ["--idle-timeout=5m", "--cloud=aws", "--reuse", "--reuse-idle", "--dry-run"] {
+            let report = exported(&[line]).unwrap_err();
+            let flag = line.split('=').next().unwrap();
+            assert!(
+                report.contains(&format!("`{flag}` has no place here")) && report.contains("hint"),
+                "{report}"
+            );
+        }
+        exported(&["--idle-timeout=never", "--reuse=false"]).unwrap();
+    }
+}
