@@ -40,7 +40,7 @@ _cml() {
             return 0
             ;;
         cml__subcmd__runner)
-            opts="-h -V --labels --idle-timeout --no-retry --single --job-time-limit --retry-policy --max-lifetime --on-interrupt --max-attempts --provisioning-timeout --registration-check --job-metadata --executor --docker-image --docker-volumes --workdir --runner-version --runner-url --runner-sha256 --name --reuse --reuse-idle --dry-run --output --agent-url --agent-sha256 --cloud --cloud-type --cloud-gpu --cloud-hdd-size --cloud-spot --cloud-spot-price --cloud-region --cloud-permission-set --cloud-metadata --cloud-ssh-private --cloud-aws-security-group --cloud-aws-subnet --cloud-gcp-network --cloud-image --cloud-kubernetes-node-selector --token --repo --driver --log --tpi-version --cml-version --tf-resource --destroy-delay --gcp-access-token --runner-path --cloud-startup-script --help --version"
+            opts="-h -V --labels --idle-timeout --no-retry --single --job-time-limit --retry-policy --max-lifetime --on-interrupt --max-attempts --provisioning-timeout --registration-check --job-metadata --executor --docker-image --docker-volumes --job-user --workdir --runner-version --runner-url --runner-sha256 --name --reuse --reuse-idle --dry-run --export --state-dir --output --agent-url --agent-sha256 --cloud --cloud-type --cloud-gpu --cloud-hdd-size --cloud-spot --cloud-spot-price --cloud-region --cloud-permission-set --cloud-metadata --cloud-ssh-private --cloud-aws-security-group --cloud-aws-subnet --cloud-gcp-network --cloud-image --cloud-kubernetes-node-selector --token --token-file --repo --driver --log --tpi-version --cml-version --tf-resource --destroy-delay --gcp-access-token --runner-path --cloud-startup-script --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -94,6 +94,10 @@ _cml() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --job-user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --workdir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -111,6 +115,14 @@ _cml() {
                     return 0
                     ;;
                 --name)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --export)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --state-dir)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -183,6 +195,10 @@ _cml() {
                     return 0
                     ;;
                 --token)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --token-file)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

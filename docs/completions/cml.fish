@@ -42,11 +42,14 @@ docker\t'Containers'
 shell\t'The machine itself'"
 complete -c cml -n "__fish_cml_using_subcommand runner" -l docker-image -d 'Image of the containers that jobs run in which name none' -r
 complete -c cml -n "__fish_cml_using_subcommand runner" -l docker-volumes -d 'Volume mount to pass to Docker, e.g. `/var/run/docker.sock:/var/run/docker.sock`; repeatable; only GitLab' -r
+complete -c cml -n "__fish_cml_using_subcommand runner" -l job-user -d 'Unprivileged user that jobs run as, made when it is missing; only for root [default: `cml` on an instance, whoever you are on this host]' -r
 complete -c cml -n "__fish_cml_using_subcommand runner" -l workdir -d 'Directory of the runner and its work [default: ~/.cml/NAME on this host, /opt/cml/runner on an instance]' -r -F
 complete -c cml -n "__fish_cml_using_subcommand runner" -l runner-version -d 'Version of the forge\'s runner, without `v` [default: what the forge offers]' -r
 complete -c cml -n "__fish_cml_using_subcommand runner" -l runner-url -d 'Where to download the forge\'s runner from; `{version}`, `{os}` and `{arch}` are replaced. Bitbucket\'s runner of containers is an image: `docker://IMAGE`' -r
 complete -c cml -n "__fish_cml_using_subcommand runner" -l runner-sha256 -d 'SHA-256 of that download or image, in hex' -r
 complete -c cml -n "__fish_cml_using_subcommand runner" -l name -d 'Runner name displayed in the CI [default: cml-{ID}]' -r
+complete -c cml -n "__fish_cml_using_subcommand runner" -l export -d 'Only check the options and the token, and write them to this file (mode 0600): `cml-agent install` has a service of this host made of it' -r -F
+complete -c cml -n "__fish_cml_using_subcommand runner" -l state-dir -d 'Directory of the runner\'s state on this host [default: ~/.cml/NAME]' -r -F
 complete -c cml -n "__fish_cml_using_subcommand runner" -l output -d 'Form of the result on standard output' -r -f -a "text\t'Lines for a person'
 json\t'One JSON object'"
 complete -c cml -n "__fish_cml_using_subcommand runner" -l agent-url -d 'Where an instance downloads the agent from (several addresses: separated by spaces); `{version}` and `{arch}` are replaced' -r
@@ -69,6 +72,7 @@ complete -c cml -n "__fish_cml_using_subcommand runner" -l cloud-gcp-network -d 
 complete -c cml -n "__fish_cml_using_subcommand runner" -l cloud-image -d 'Machine image: an id, or `OWNER/NAME-PATTERN` (newest wins) [default: Ubuntu 24.04; with a GPU, the cloud\'s NVIDIA image]' -r
 complete -c cml -n "__fish_cml_using_subcommand runner" -l cloud-kubernetes-node-selector -d 'Kubernetes node selector `key=value`; repeatable' -r
 complete -c cml -n "__fish_cml_using_subcommand runner" -l token -d 'Personal access token [default: `REPO_TOKEN`, else the forge\'s own `GITHUB_TOKEN`, `GITLAB_TOKEN` or `BITBUCKET_TOKEN`]' -r
+complete -c cml -n "__fish_cml_using_subcommand runner" -l token-file -d 'File that the token is read from; `-` for standard input' -r -F
 complete -c cml -n "__fish_cml_using_subcommand runner" -l repo -d 'Repository, organisation or group: a URL or a slug `owner/repo` [default: the git remote, else the CI\'s own variables]' -r
 complete -c cml -n "__fish_cml_using_subcommand runner" -l driver -d 'Forge of the repository [default: from the repository\'s host, else the CI\'s own variables]' -r -f -a "github\t'GitHub.com, GitHub Enterprise Cloud and Server'
 gitlab\t'GitLab.com and self-managed GitLab'

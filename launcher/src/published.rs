@@ -37,8 +37,8 @@ const OUTPUTS: [(&str, &str); 6] = [
     ("labels", "The runner's labels, separated by commas"),
 ];
 
-/// Options that a workflow has no use for: what they print is not its outputs.
-const LEFT_OUT: [&str; 2] = ["dry_run", "output"];
+/// Options that a workflow has no use for: what they print is not its outputs, or they are for a host of one's own.
+const LEFT_OUT: [&str; 4] = ["dry_run", "output", "export", "state_dir"];
 
 /// One line of YAML, whatever is in it.
 fn quoted(text: &str) -> String {
