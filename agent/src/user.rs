@@ -94,11 +94,10 @@ pub fn make_system(name: &str, home: &Path) -> Result<User> {
             &["adduser", "-S", "-D", "-s", "/bin/sh", "-h", &home, name],
         ])
         .with_context(|| format!("making the user {name}, whom jobs run as"))?;
+        // Other users of this host are nothing to jobs, nor they to them.
+        std::fs::set_permissions(&home, Permissions::from_mode(PRIVATE)).with_context(|| format!("closing {home}"))?;
     }
-    let user = made(name)?;
-    // Other users of this host are nothing to jobs, nor they to them.
-    std::fs::set_permissions(&user.home, Permissions::from_mode(PRIVATE)).with_context(|| format!("closing {}", user.home.display()))?;
-    Ok(user)
+    made(name)
 }
 
 /// Removes a user of the system's own, who may be gone already; its home is not looked at.

@@ -126,9 +126,7 @@ fn retire(mut state: State, reason: StopReason, now: Time, limits: &Limits) -> S
         // A job may just have been assigned: the forge knows.
         Step::Idle | Step::Checking => state.enter(Step::Withdrawing, now),
         Step::Starting if state.online => state.enter(Step::Withdrawing, now),
-        Step::Provisioning | Step::Rebooting | Step::Installing | Step::Registering | Step::Starting => {
-            state.stopped(reason, now, limits)
-        }
+        Step::Provisioning | Step::Rebooting | Step::Installing | Step::Registering | Step::Starting => state.stopped(reason, now, limits),
         _ => state,
     }
 }

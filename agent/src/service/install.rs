@@ -46,7 +46,7 @@ const WORKDIR: &str = "CML_RUNNER_WORKDIR";
 const EXECUTOR: &str = "CML_RUNNER_EXECUTOR";
 const STATE_DIR: &str = "CML_RUNNER_STATE_DIR";
 const TOKEN: &str = "CML_RUNNER_TOKEN";
-const ONCE: [&str; 2] = ["CML_RUNNER_TOKEN_FILE", "CML_RUNNER_EXPORT"];
+const ONCE: [&str; 3] = ["CML_RUNNER_TOKEN_FILE", "CML_TOKEN_FILE", "CML_RUNNER_EXPORT"];
 /// What a host's owner has set for programs that use the network: the service has it too.
 const NETWORK: [&str; 11] = [
     "http_proxy",

@@ -1,8 +1,10 @@
 //! `cml-agent status`: the runners of this host, without a question to any forge.
 
 use anyhow::Result;
+use common::error::{Class, Failure};
 use common::lock;
 use common::log::escape;
+use nix::unistd::Uid;
 
 use super::place::Place;
 use super::say;
@@ -17,6 +19,10 @@ const NONE: u8 = 4;
 
 /// Shows the runner of this name, or all of them; returns the exit code.
 pub fn status(name: Option<&str>) -> Result<u8> {
+    if systemd::runs() && !Uid::effective().is_root() {
+        let failure = Failure::new(Class::Usage, "only root can look at the runners of this host");
+        return Err(failure.hint("use sudo").into());
+    }
     let wanted = |place: &Place| name.is_none_or(|name| place.name == name);
     let places: Vec<Place> = Place::all().into_iter().filter(wanted).collect();
     if places.is_empty() {
@@ -47,7 +53,7 @@ fn describe(place: &Place) -> Result<(String, bool)> {
         let Condition { version, repo, labels, .. } = condition;
         text.push(format!("  {repo}, labels {}, cml-agent {version}", labels.join(",")));
     }
-    if systemd::runs() {
+    if systemd::runs() && place.unit_file().exists() {
         let unit = place.unit();
         let State {
             active, enabled, restarts, ..
