@@ -47,6 +47,9 @@ elif [ "${CI:-}" = true ]; then
 fi
 
 step "build" cargo build --locked --workspace --all-targets
+if [ "${CI:-}" = true ] || [ -x target/tools/bin/cargo-deb ]; then
+	step "Debian and RPM packages" tests/machine/packages.sh && export CML_TEST_PACKAGES=$PWD/target/test-packages
+fi
 recorded=$PWD/target/recorded
 export CML_SANDBOX_RECORD=$recorded/github CML_SANDBOX_RECORD_EC2=$recorded/ec2 CML_SANDBOX_RECORD_AZURE=$recorded/azure
 export CML_SANDBOX_RECORD_GCP=$recorded/gcp CML_SANDBOX_RECORD_KUBERNETES=$recorded/kubernetes

@@ -1,11 +1,20 @@
 //! The real machine: instances boot a Debian, cloud-init runs the user data, and the agent is a service of systemd's.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod machine {
+    pub mod host;
+}
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use e2e::machine::{self, Timings};
+use e2e::machine::{Timings, baked, image};
 use e2e::{NOTICE, Scene, skip, startup_script, until};
+use machine::host::{
+    a_debian_package_is_installed_upgraded_in_mid_job_and_removed, a_host_that_restarts_has_its_job_run_again_and_its_runner_back,
+    a_runner_is_installed_works_is_drained_and_leaves_nothing, an_agent_that_is_killed_on_a_host_clears_up_and_begins_anew,
+    an_rpm_is_installed_upgraded_in_mid_job_and_removed, what_is_refused_installs_nothing,
+};
 use sandbox::cloud::Kind;
 use sandbox::events::Event;
 use sandbox::world::{Image, Options};
@@ -14,7 +23,7 @@ use sandbox::world::{Image, Options};
 async fn scene(test: &str, files: &[(&str, &str)]) -> Option<Scene> {
     let files = files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
     let files = files.collect();
-    let image = machine::image();
+    let image = image();
     if image.is_none() {
         skip(test, "needs root, mmdebstrap, systemd-container and dnsmasq-base");
     }
@@ -63,6 +72,12 @@ machines! {
     a_startup_script_installs_a_package_that_jobs_use,
     a_startup_script_may_restart_the_machine,
     a_machine_that_is_restarted_in_mid_job_has_it_run_again,
+    a_runner_is_installed_works_is_drained_and_leaves_nothing,
+    a_host_that_restarts_has_its_job_run_again_and_its_runner_back,
+    an_agent_that_is_killed_on_a_host_clears_up_and_begins_anew,
+    what_is_refused_installs_nothing,
+    a_debian_package_is_installed_upgraded_in_mid_job_and_removed,
+    an_rpm_is_installed_upgraded_in_mid_job_and_removed,
 }
 
 /// Minutes in production.
@@ -238,7 +253,7 @@ async fn a_machine_that_is_restarted_in_mid_job_has_it_run_again(scene: Scene) {
 
 #[tokio::test]
 async fn a_baked_image_has_the_agent_and_the_runner() {
-    let Some(plain) = machine::image() else {
+    let Some(plain) = image() else {
         return skip(
             "a_baked_image_has_the_agent_and_the_runner",
             "needs root, mmdebstrap, systemd-container and dnsmasq-base",
@@ -246,7 +261,7 @@ async fn a_baked_image_has_the_agent_and_the_runner() {
     };
     let dir = tempfile::tempdir().unwrap();
     let agent = sandbox::standin::program("cml-agent").unwrap();
-    let image = machine::baked(&plain, dir.path(), &agent).unwrap();
+    let image = baked(&plain, dir.path(), &agent).unwrap();
     let scene = boots(image, Kind::Aws).await;
     let run = scene.job("git --version");
     scene.launch(&[]).await.succeeded();
@@ -273,7 +288,7 @@ async fn a_machine_of_azures_lives_its_whole_life() {
 }
 
 async fn whole_life(test: &str, cloud: Kind) {
-    let Some(image) = machine::image() else {
+    let Some(image) = image() else {
         return skip(test, "needs root, mmdebstrap, systemd-container and dnsmasq-base");
     };
     let scene = boots(image, cloud).await;
