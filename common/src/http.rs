@@ -393,7 +393,7 @@ fn rate_limit(status: StatusCode, headers: &HeaderMap, body: &[u8], unsaid: Dura
 }
 
 /// The server's own clock if it shows one: that of a machine that has just booted may be wrong.
-fn server_time(headers: &HeaderMap) -> Timestamp {
+pub fn server_time(headers: &HeaderMap) -> Timestamp {
     let shown = headers.get(DATE).and_then(|date| date.to_str().ok());
     let parsed = shown.and_then(|date| jiff::fmt::rfc2822::parse(date).ok());
     parsed.map_or_else(Timestamp::now, |date| date.timestamp())

@@ -89,16 +89,23 @@ impl Aws {
 
     /// One value; none where the service knows none.
     async fn get(&self, path: &str) -> Result<Option<String>> {
+        Ok(self.get_at(path).await?.map(|(value, _)| value))
+    }
+
+    /// The same, and when it was said by the service's clock: the machine's own may be wrong.
+    async fn get_at(&self, path: &str) -> Result<Option<(String, Timestamp)>> {
         let mut answer = self.ask(path).await?;
         if answer.status() == StatusCode::UNAUTHORIZED {
             // The token has been forgotten: the machine was asleep, or the service began again.
             *self.token.lock().await = None;
             answer = self.ask(path).await?;
         }
-        match answer.status() {
-            StatusCode::NOT_FOUND => Ok(None),
-            _ => Ok(Some(answer.error_for_status()?.text().await?)),
+        if answer.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
         }
+        let answer = answer.error_for_status()?;
+        let now = http::server_time(answer.headers());
+        Ok(Some((answer.text().await?, now)))
     }
 
     async fn ask(&self, path: &str) -> Result<Response> {
@@ -108,10 +115,8 @@ impl Aws {
     }
 
     async fn notice(&self) -> Result<Option<Interruption>> {
-        let Some(text) = self.get("meta-data/spot/instance-action").await? else {
-            return Ok(None);
-        };
-        Ok(Some(read_notice(&text, Timestamp::now())))
+        let said = self.get_at("meta-data/spot/instance-action").await?;
+        Ok(said.map(|(text, now)| read_notice(&text, now)))
     }
 
     async fn advice(&self) -> Result<Option<Interruption>> {
@@ -189,7 +194,8 @@ fn read_notice(text: &str, now: Timestamp) -> Interruption {
     let (action, left) = notice.map_or(("terminate".to_owned(), NOTICE), |notice| {
         let left = notice.time.parse::<Timestamp>().map_or(NOTICE, |time| {
             let left = time.duration_since(now);
-            Duration::try_from(left).unwrap_or(Duration::ZERO)
+            // There never is more, whatever the clocks say.
+            Duration::try_from(left).unwrap_or(Duration::ZERO).min(NOTICE)
         });
         (notice.action, left)
     });

@@ -11,7 +11,6 @@ use async_trait::async_trait;
 use common::log::escape;
 use common::secret::Secret;
 use common::{http, last_words, phase};
-use jiff::Timestamp;
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde::Deserialize;
 use serde_json::json;
@@ -150,11 +149,14 @@ impl Azure {
     async fn look(&self, is_first: bool) -> Result<Option<Interruption>> {
         let client = if is_first { &self.first } else { &self.http };
         let name = self.compute().await.map(|compute| compute.name.clone()).unwrap_or_default();
-        let events: Events = self.get(client, EVENTS).await?.json().await?;
+        let answer = self.get(client, EVENTS).await?;
+        // By the service's clock: the machine's own may be wrong.
+        let now = http::server_time(answer.headers());
+        let events: Events = answer.json().await?;
         let Some(event) = events.ending(&name) else {
             return Ok(None);
         };
-        let notice = event.interruption(Timestamp::now());
+        let notice = event.interruption(now);
         *self.event.lock().await = Some(event);
         Ok(Some(notice))
     }

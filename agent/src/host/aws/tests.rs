@@ -26,6 +26,8 @@ struct Service {
     values: Arc<Mutex<BTreeMap<&'static str, &'static str>>>,
     /// The number of the session token that it takes; others are refused.
     token: Arc<Mutex<u32>>,
+    /// What its clock says, if not the time.
+    date: Arc<Mutex<Option<&'static str>>>,
     /// All paths that were asked for with a good token.
     asked: watch::Sender<Vec<String>>,
     address: String,
@@ -40,24 +42,25 @@ impl Service {
         let service = Self {
             values: Arc::new(Mutex::new(values.iter().copied().collect())),
             token: Arc::default(),
+            date: Arc::default(),
             asked: watch::Sender::default(),
             address: format!("http://{}", listener.local_addr().unwrap()),
         };
-        let app =
-            axum::Router::new()
-                .route(
-                    "/latest/api/token",
-                    put(|State(service): State<Self>, headers: HeaderMap| async move { service.give(&headers) }),
-                )
-                .route(
-                    "/latest/{*path}",
-                    get(
-                        |State(service): State<Self>, Path(path): Path<String>, headers: HeaderMap| async move {
-                            service.answer(path, &headers)
-                        },
-                    ),
-                )
-                .with_state(service.clone());
+        let app = axum::Router::new()
+            .route(
+                "/latest/api/token",
+                put(|State(service): State<Self>, headers: HeaderMap| async move { service.give(&headers) }),
+            )
+            .route(
+                "/latest/{*path}",
+                get(
+                    |State(service): State<Self>, Path(path): Path<String>, headers: HeaderMap| async move {
+                        let date = *service.date.lock().unwrap();
+                        (date.map(|date| [("date", date)]), service.answer(path, &headers))
+                    },
+                ),
+            )
+            .with_state(service.clone());
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         service
     }
@@ -82,6 +85,10 @@ impl Service {
 
     fn set(&self, path: &'static str, value: &'static str) {
         self.values.lock().unwrap().insert(path, value);
+    }
+
+    fn set_date(&self, date: &'static str) {
+        *self.date.lock().unwrap() = Some(date);
     }
 
     fn host(&self) -> Aws {
@@ -166,6 +173,15 @@ async fn a_service_that_comes_late_is_waited_for() {
     assert!(!timeout(PATIENCE, seen).await.unwrap().unwrap().advice);
 }
 
+#[tokio::test]
+async fn what_is_left_is_told_by_the_clock_of_the_service() {
+    let service = Service::start(&[(LIFE, "spot"), (ACTION, TERMINATE)]).await;
+    // Half a minute before, years from what the clock here says.
+    service.set_date("Mon, 31 Dec 2035 23:59:30 GMT");
+    let notice = timeout(PATIENCE, service.host().next_interruption(false)).await.unwrap();
+    assert_eq!(notice.left, Duration::from_secs(30));
+}
+
 #[test]
 fn a_notice_that_cannot_be_read_is_a_notice() {
     let now = "2026-01-01T00:00:00Z".parse().unwrap();
@@ -178,4 +194,6 @@ fn a_notice_that_cannot_be_read_is_a_notice() {
     assert_eq!(read("garbage"), ("spot instance-action terminate".into(), 120));
     let past = read(r#"{"action":"hibernate","time":"2025-01-01T00:00:00Z"}"#);
     assert_eq!(past, ("spot instance-action hibernate".into(), 0));
+    let far = read(r#"{"action":"terminate","time":"2026-01-02T00:00:00Z"}"#);
+    assert_eq!(far, ("spot instance-action terminate".into(), 120), "it is two minutes at most");
 }
