@@ -11,12 +11,15 @@ use anyhow::{Context as _, Result};
 use common::forge::{Job, RunnerId};
 use jiff::Timestamp;
 use nix::sys::statvfs::statvfs;
+use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::lifecycle::Running;
 
 /// What is kept of a machine's disk for the files here, which are far smaller.
 const RESERVE: usize = 256 << 10;
+/// What tells one boot of a machine from another. Source: random(4).
+const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What is on disk from the first moment on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +58,38 @@ pub struct Begun {
     /// Its ids, if its hook has told them.
     pub ids: Option<Job>,
     /// When it was first heard of.
-    pub at: Timestamp,
+    pub at: Moment,
+}
+
+/// A point in time, by two clocks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Moment {
+    /// By the one that somebody sets.
+    date: Timestamp,
+    /// By the one that nobody sets: since the machine's boot…
+    up: Duration,
+    /// … which the kernel calls so.
+    boot: String,
+}
+
+impl Moment {
+    fn now() -> Self {
+        let up = clock_gettime(ClockId::CLOCK_BOOTTIME).map(Duration::from);
+        Self {
+            date: Timestamp::now(),
+            up: up.unwrap_or_default(),
+            boot: fs::read_to_string(BOOT).unwrap_or_default(),
+        }
+    }
+
+    /// How long ago it was at that time. Somebody may have set the clock meanwhile, which does not matter unless the machine was started anew too.
+    fn age(&self, now: &Self) -> Duration {
+        if self.boot == now.boot {
+            return now.up.saturating_sub(self.up);
+        }
+        now.date.duration_since(self.date).try_into().unwrap_or_default()
+    }
 }
 
 impl Begun {
@@ -74,7 +108,7 @@ impl Begun {
         Self {
             name: job.name.clone(),
             ids: job.ids.clone(),
-            at: before.map_or_else(Timestamp::now, |before| before.at),
+            at: before.map_or_else(Moment::now, |before| before.at.clone()),
         }
     }
 
@@ -87,9 +121,9 @@ impl Begun {
         }
     }
 
-    /// How long ago it was first heard of, by the clock of this machine.
+    /// How long ago it was first heard of.
     pub fn age(&self) -> Duration {
-        Timestamp::now().duration_since(self.at).try_into().unwrap_or_default()
+        self.at.age(&Moment::now())
     }
 }
 
@@ -198,11 +232,11 @@ mod tests {
     use std::cell::Cell;
     use std::io::ErrorKind;
     use std::os::unix::fs::PermissionsExt as _;
+    use std::time::Duration;
 
     use common::forge::{Job, RunnerId};
-    use jiff::Timestamp;
 
-    use super::{Begun, Remains, StateDir};
+    use super::{Begun, Moment, Remains, StateDir};
 
     #[test]
     fn what_is_written_is_found_and_only_root_reads_it() {
@@ -220,7 +254,7 @@ mod tests {
                     repository: "octo/train".into(),
                     key: "train".into(),
                 }),
-                at: Timestamp::UNIX_EPOCH,
+                at: Moment::now(),
             }),
             provisioned: None,
         };
@@ -230,6 +264,26 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         state.clear();
         assert_eq!(state.remains(), None);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_changes_no_age() {
+        let at = |date: &str, up: u64, boot: &str| Moment {
+            date: date.parse().unwrap(),
+            up: Duration::from_secs(up),
+            boot: boot.into(),
+        };
+        let begun = at("2026-01-02T00:00:00Z", 100, "one");
+        for (now, age) in [
+            (at("2026-01-02T00:00:07Z", 107, "one"), 7),
+            (at("2026-01-03T00:00:07Z", 107, "one"), 7),
+            (at("2026-01-01T00:00:07Z", 107, "one"), 7),
+            // Another boot: only the date can tell.
+            (at("2026-01-02T00:05:00Z", 20, "two"), 300),
+            (at("2026-01-01T00:00:00Z", 20, "two"), 0),
+        ] {
+            assert_eq!(begun.age(&now).as_secs(), age, "{now:?}");
+        }
     }
 
     #[test]
