@@ -125,7 +125,10 @@ fn begin(path: &Path) -> Result<u8> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    runtime.block_on(live(spec, StateDir::of(path)))
+    let lived = runtime.block_on(live(spec, StateDir::of(path)));
+    // A thread that still asks a name server which never answers holds nothing up.
+    runtime.shutdown_background();
+    lived
 }
 
 /// The text holds the credential: it is wiped when this returns.
@@ -144,7 +147,9 @@ async fn live(spec: RunnerSpec, dir: StateDir) -> Result<u8> {
     if let Err(error) = &lived {
         report(error);
         console.phase("agent", common::phase::State::Fail, &format!("{error:#}"));
-        host.terminate(&host::Will::default()).await?;
+        host.terminate(&host::Will::default()).await.inspect_err(|error| {
+            console.phase("terminate", common::phase::State::Fail, &format!("{error:#}"));
+        })?;
         return Ok(1);
     }
     lived

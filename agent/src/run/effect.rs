@@ -16,6 +16,7 @@ use common::secret::Secret;
 use common::spec::{RetryPolicy, RunnerSpec};
 
 use super::Agent;
+use crate::console::Console;
 use crate::host::{Host, Will};
 use crate::interrupt;
 use crate::lifecycle::{self, Event, Step};
@@ -46,6 +47,8 @@ const CONFIRM: (Duration, Duration) = (Duration::from_millis(200), Duration::fro
 const MISSED: u32 = 2;
 /// The part of the time for a re-run after which the rest of the run is cancelled for it.
 const PATIENCE_PART: u32 = 4;
+/// What the console calls the machine's end.
+const TERMINATE: &str = "terminate";
 
 /// Waits for the running action, and forgets it; for ever if there is none.
 pub async fn finish(effect: &mut Option<Effect>) -> Finished {
@@ -87,9 +90,16 @@ fn result(outcome: Result<()>) -> Finished {
     of(outcome.map_or_else(|error| failed(&error), |()| Event::Succeeded))
 }
 
-/// Makes the machine go away.
-pub fn terminate(host: Arc<dyn Host>, will: Will) -> Effect {
-    Box::pin(async move { result(host.terminate(&will).await) })
+/// Makes the machine go away. Who sees that it is still there looks at its console.
+pub fn terminate(host: Arc<dyn Host>, will: Will, console: Console) -> Effect {
+    Box::pin(async move {
+        let outcome = host.terminate(&will).await.inspect_err(|error| {
+            let words = words_of(error);
+            tracing::error!("{words}");
+            console.phase(TERMINATE, Phase::Fail, &words);
+        });
+        result(outcome)
+    })
 }
 
 /// Starts the runner; after an end that asks for it, once it has settled.

@@ -304,7 +304,7 @@ impl Agent {
                 if self.spec.cloud.is_none() {
                     self.dir.clear();
                 }
-                Some(effect::terminate(Arc::clone(&self.host), self.will()))
+                Some(effect::terminate(Arc::clone(&self.host), self.will(), self.console.clone()))
             }
         };
     }
