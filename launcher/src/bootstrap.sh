@@ -41,10 +41,10 @@ phase() {
 	{ printf '%s\n' "$line" >>"$console"; } 2>/dev/null || printf '%s\n' "$line" >&2
 }
 
-# The first that works; on a cloud that was asked for it, powering off is termination.
+# The first that works, and where none does, again and again; on a cloud that was asked for it, powering off is termination.
 power_off() {
 	if [ -n "$pod" ]; then return; fi
-	systemctl poweroff 2>/dev/null || poweroff 2>/dev/null || shutdown -h now
+	until systemctl poweroff 2>/dev/null || poweroff 2>/dev/null || shutdown -h now; do sleep 60; done
 }
 
 # die PHASE WHY
@@ -102,7 +102,7 @@ while [ "$left" -gt 0 ]; do
 done
 if is_over; then exit 0; fi
 @@farewell@@
-systemctl poweroff 2>/dev/null || poweroff 2>/dev/null || shutdown -h now
+until systemctl poweroff 2>/dev/null || poweroff 2>/dev/null || shutdown -h now; do sleep 60; done
 TIMER
 	timer cml-boot-deadline "$left" online
 	if [ -n "$lifetime" ]; then timer cml-lifetime "$lifetime"; fi

@@ -233,6 +233,27 @@ fn a_machine_that_has_lived_for_too_long_powers_off_though_it_was_online() {
 }
 
 #[test]
+fn a_machine_that_may_not_power_off_tries_again() {
+    let machine = Machine::new();
+    let boot = machine.with_agent(bootstrap());
+    machine.refuse_power_off();
+    machine.run("sh", &boot);
+    assert_eq!(
+        (machine.power_offs(), machine.read("slept").as_str()),
+        (5, "60\n"),
+        "after the agent"
+    );
+    std::fs::remove_file(machine.path("power-off")).unwrap();
+    std::fs::remove_file(machine.path("var/lib/cml/online")).unwrap();
+    machine.timer(0, "online");
+    assert_eq!(
+        (machine.power_offs(), machine.read("slept").as_str()),
+        (5, "60\n60\n"),
+        "at the deadline"
+    );
+}
+
+#[test]
 fn an_agent_that_fails_is_told_of() {
     let machine = Machine::new();
     let boot = machine.with_agent(bootstrap());

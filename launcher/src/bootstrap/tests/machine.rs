@@ -36,6 +36,10 @@ touch "$CML_ROOT/var/lib/cml/online"
 /// Stands for each program that could power off the computer that the tests run on: the script must never reach the real ones.
 const POWER_OFF: &str = "#!/bin/sh\necho \"$0 $*\" >>\"$CML_ROOT/power-off\"\n";
 
+/// The same, of a machine that refuses until it was asked for the fifth time, and on which a minute is over at once.
+const REFUSES: &str = "[ \"$(grep -c . \"$CML_ROOT/power-off\")\" -ge 5 ]\n";
+const MINUTES: &str = "#!/bin/sh\ncase $1 in\n60) echo \"$1\" >>\"$CML_ROOT/slept\" ;;\n*) exec /bin/sleep \"$@\" ;;\nesac\n";
+
 /// Everything that the script needs apart from a downloader.
 const TOOLS: [&str; 18] = [
     "sh",
@@ -164,6 +168,14 @@ impl Machine {
             agent_sha256: hex,
             ..boot
         }
+    }
+
+    /// Its power goes off only when it was asked for the fifth time.
+    pub fn refuse_power_off(&self) {
+        for program in ["systemctl", "poweroff", "shutdown"] {
+            write_program(&self.path("shims").join(program), &format!("{POWER_OFF}{REFUSES}"));
+        }
+        write_program(&self.path("shims/sleep"), MINUTES);
     }
 
     /// An agent that is in the image already.
