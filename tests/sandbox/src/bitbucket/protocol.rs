@@ -117,7 +117,7 @@ async fn archive(Shared(bitbucket): Shared<Bitbucket>, Path(name): Path<String>)
     if name != standin::bitbucket::archive_name() {
         return StatusCode::NOT_FOUND.into_response();
     }
-    // A second's work in a debug build: many worlds may share this thread.
+    // Some work in a debug build the first time: many worlds may share this thread.
     let url = bitbucket.url();
     let packed = tokio::task::spawn_blocking(move || standin::bitbucket::archive(&url)).await;
     match packed {

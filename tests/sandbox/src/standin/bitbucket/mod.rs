@@ -9,6 +9,7 @@ mod step;
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -26,6 +27,8 @@ use arguments::Arguments;
 const VERSION: &str = "5.7.0";
 /// Where in the archive it is told which service it belongs to: the real one knows only one.
 const SERVER: &str = "server";
+/// How many zeros a tar ends with.
+const TAR_END: usize = 1024;
 /// What a Java program exits with that SIGINT ended.
 const INTERRUPTED: i32 = 130;
 /// How soon the service is asked again when it does not answer.
@@ -36,24 +39,39 @@ pub fn archive_name() -> String {
     format!("atlassian-bitbucket-pipelines-runner-{VERSION}.tar.gz")
 }
 
-/// The archive, for runners of this service.
+/// The archive, for runners of this service. Only what is the service's own is packed anew: gzip may be continued by gzip.
 pub fn archive(server: &str) -> Result<Bytes> {
-    let (program, _) = super::read_once(&super::program("bitbucket-runner")?)?;
-    let mut tar = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::none()));
-    let files: [(&str, u32, &[u8]); 3] = [
-        ("bin/start.sh", 0o644, include_bytes!("../scripts/bitbucket-start.sh")),
-        ("bin/runner.jar", 0o755, &program),
-        ("bin/server", 0o644, server.as_bytes()),
-    ];
+    static SAME: OnceLock<Vec<u8>> = OnceLock::new();
+    let same = if let Some(same) = SAME.get() {
+        same
+    } else {
+        let (program, _) = super::read_once(&super::program("bitbucket-runner")?)?;
+        let start = include_bytes!("../scripts/bitbucket-start.sh");
+        let mut tar = pack(&[("bin/start.sh", 0o644, start), ("bin/runner.jar", 0o755, &program)])?;
+        // The archive goes on.
+        tar.truncate(tar.len().saturating_sub(TAR_END));
+        let packed = gzip(&tar)?;
+        SAME.get_or_init(|| packed)
+    };
+    let own = gzip(&pack(&[("bin/server", 0o644, server.as_bytes())])?)?;
+    Ok([same.as_slice(), &own].concat().into())
+}
+
+fn pack(files: &[(&str, u32, &[u8])]) -> Result<Vec<u8>> {
+    let mut tar = tar::Builder::new(Vec::new());
     for (path, mode, content) in files {
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
-        header.set_mode(mode);
-        tar.append_data(&mut header, path, content).context("packing the runner")?;
+        header.set_mode(*mode);
+        tar.append_data(&mut header, path, *content).context("packing the runner")?;
     }
-    let mut gzip = tar.into_inner()?;
-    gzip.flush()?;
-    Ok(gzip.finish()?.into())
+    Ok(tar.into_inner()?)
+}
+
+fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::none());
+    gzip.write_all(bytes)?;
+    Ok(gzip.finish()?)
 }
 
 /// The whole program; returns its exit code.
