@@ -121,11 +121,11 @@ mod tests {
             .any(|entry| arguments(entry).contains(name))
     }
 
-    /// Starts a daemon that says its id in that file, in a session of its own.
-    const DAEMON: &str = r"
-        setsid sh -c 'echo $$ >$0.new; mv $0.new $0; exec sleep 1000' FILE &
+    /// Starts a daemon that says its id in that file, in a session of its own, and deaf.
+    const DAEMON: &str = r#"
+        setsid sh -c 'trap "" TERM INT HUP; echo $$ >$0.new; mv $0.new $0; exec sleep 1000' FILE &
         while [ ! -e FILE ]; do sleep 0.01; done
-    ";
+    "#;
 
     #[tokio::test]
     async fn it_runs_under_its_own_interpreter_with_nothing_to_read() {

@@ -40,12 +40,9 @@ async fn a_startup_script_that_fails_ends_the_machine_and_the_launch(scene: Scen
 #[tokio::test]
 async fn a_startup_script_that_hangs_is_ended_with_its_children() {
     let scene = Scene::new().await;
-    let outcome = scene
-        .launch(&[
-            "--provisioning-timeout=4s",
-            &startup_script("echo waiting; sleep 1000 & sleep 1000"),
-        ])
-        .await;
+    // Deaf to every signal that can be ignored, and so is a child in a session of its own.
+    let deaf = "trap '' TERM INT HUP QUIT; setsid sleep 1000 & echo waiting; sleep 1000";
+    let outcome = scene.launch(&["--provisioning-timeout=4s", &startup_script(deaf)]).await;
     outcome.failed_with(5, &["startup-script", "waiting"]);
     assert!(
         outcome.stderr.contains("s: phase `startup-script` had begun"),
