@@ -147,6 +147,11 @@ impl Forge {
         ask!(self, server => server.address())
     }
 
+    /// From now on its host is called by a name, which whoever speaks to it must find out the address of.
+    pub fn go_by_name(&self, name: &str) {
+        ask!(self, server => server.go_by_name(name));
+    }
+
     /// The page of its repository.
     pub fn repo_url(&self) -> String {
         ask!(self, server => server.repo_url())

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -58,6 +58,8 @@ impl<F: Rules> Clone for Server<F> {
 struct Inner<F: Rules> {
     address: SocketAddr,
     url: String,
+    /// What is said for its address, if not that.
+    name: OnceLock<String>,
     own: F,
     events: Events,
     faults: Faults,
@@ -77,6 +79,7 @@ impl<F: Forge> Server<F> {
         let server = Self(Arc::new(Inner {
             address,
             url: format!("http://{address}{}", setup.root),
+            name: OnceLock::new(),
             state: Mutex::new(State::new(setup.lock_expiry)),
             own,
             events: setup.events,
@@ -105,7 +108,16 @@ impl<F: Forge> Server<F> {
 
     /// Its address.
     pub fn url(&self) -> String {
-        self.0.url.clone()
+        match self.0.name.get() {
+            Some(name) => self.0.url.replacen(&self.0.address.ip().to_string(), name, 1),
+            None => self.0.url.clone(),
+        }
+    }
+
+    /// From now on its host is called by a name, which whoever speaks to it must find out the address of.
+    pub fn go_by_name(&self, name: &str) {
+        // It has one name at most: the first.
+        let _ = self.0.name.set(name.into());
     }
 
     /// Where it listens.

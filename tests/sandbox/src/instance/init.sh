@@ -9,6 +9,10 @@ trap 'exit 0' TERM
 	read -r _ <&3
 	kill -TERM $$
 } &
+# What a test does to the machines of its world before their user data runs.
+before=${dir%/*/*}/before-user-data
+# shellcheck source=/dev/null
+if [ -e "$before" ]; then . "$before"; fi
 if [ -x "$dir/shims/dockerd" ]; then
 	"$dir/shims/dockerd" >>"$dir/console" 2>&1 3<&- &
 	until [ -S "$dir/docker.sock" ]; do sleep 0.05; done
