@@ -1,155 +1,73 @@
 //! One fault at one moment of a machine's life.
+//!
+//! Nothing here waits for a time. A machine's own timers stand still until the fault has been met, and the agent's limits are far away; only where a
+//! clock breaks are they near, since they are what it could break.
 
-use std::fmt;
-use std::time::Duration;
+use std::path::PathBuf;
 
 use e2e::{Scene, startup_script, until};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use sandbox::ci::RunId;
+use sandbox::events::Event;
 use sandbox::faults::{self, Effect, Gate};
+use sandbox::fleet::State;
 use sandbox::forge::Kind;
 use tokio::process::Child;
 
+use super::fault::{End, Fault, Left, When};
 use super::names::{self, Names};
+use super::surroundings::{self, NameServer, Time};
 
-/// Long enough for all of a stop.
-const NOTICE: Duration = Duration::from_secs(30);
+/// Far away: what is held ends sooner.
+const FAR: &[&str] = &[
+    "--provisioning-timeout=10min",
+    "--max-lifetime=10min",
+    "--idle-timeout=never",
+    "--cloud-spot",
+];
+/// Near, and counted only from the moment on.
+const NEAR: &[&str] = &["--idle-timeout=3s", "--job-time-limit=3s"];
 
-/// What breaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fault {
-    AgentKilled,
-    AgentFrozen,
-    AgentKilledAndDeleted,
-    RunnerKilled,
-    RunnerDeaf,
-    BothKilled,
-    DiskFull,
-    MetadataSilent,
-    ForgeUnreachable,
-    ForgeUnauthorized,
-    ForgeForbidden,
-    ForgeLimits,
-    ForgeSlow,
-    ForgeBroken,
-    PowerOffRefused,
-}
+/// What the agent says when it has started its runner, is online, has heard of its job, starts a runner again, has to ask the forge again, asks it in
+/// vain, fails, and cannot end its machine.
+const STARTED: &str = "name=online state=begin";
+const ONLINE: &str = "name=online state=ok";
+const HAS_JOB: &str = "\"status\":\"job_started\"";
+const STARTS_AGAIN: &str = "Idle → Starting";
+const ASKS_AGAIN: &str = "trying again in";
+const IN_VAIN: &str = "asking whether the runner is online";
+const FAILED: &str = "state=fail";
+const STAYS: &str = "name=terminate state=fail";
 
-/// When it does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum When {
-    StartupScript,
-    Registering,
-    Idle,
-    Busy,
-    Rerunning,
-}
-
-/// What is left when the machine is gone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Left {
-    /// Whether the forge still has a registration.
-    registered: bool,
-    /// Whether the job was run again, if one ran.
-    again: Option<bool>,
-}
-
-impl fmt::Display for Left {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.registered { "left" } else { "removed" })?;
-        match self.again {
-            Some(true) => f.write_str(", again"),
-            Some(false) => f.write_str(", lost"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl When {
-    pub const ALL: [Self; 5] = [Self::StartupScript, Self::Registering, Self::Idle, Self::Busy, Self::Rerunning];
-
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::StartupScript => "start-up script runs",
-            Self::Registering => "runner registers",
-            Self::Idle => "idle",
-            Self::Busy => "job runs",
-            Self::Rerunning => "job is being run again",
-        }
-    }
-
-    const fn has_runner(self) -> bool {
-        matches!(self, Self::Idle | Self::Busy)
-    }
-}
-
-impl Fault {
-    pub const ALL: [Self; 15] = [
-        Self::AgentKilled,
-        Self::AgentFrozen,
-        Self::AgentKilledAndDeleted,
-        Self::RunnerKilled,
-        Self::RunnerDeaf,
-        Self::BothKilled,
-        Self::DiskFull,
-        Self::MetadataSilent,
-        Self::ForgeUnreachable,
-        Self::ForgeUnauthorized,
-        Self::ForgeForbidden,
-        Self::ForgeLimits,
-        Self::ForgeSlow,
-        Self::ForgeBroken,
-        Self::PowerOffRefused,
-    ];
-
-    pub const fn title(self) -> &'static str {
-        match self {
-            Self::AgentKilled => "agent is killed (-9)",
-            Self::AgentFrozen => "agent hangs",
-            Self::AgentKilledAndDeleted => "agent is killed, its program deleted",
-            Self::RunnerKilled => "runner is killed (-9)",
-            Self::RunnerDeaf => "runner hangs, deaf to signals",
-            Self::BothKilled => "both are killed",
-            Self::DiskFull => "agent's disk is full",
-            Self::MetadataSilent => "metadata service hangs",
-            Self::ForgeUnreachable => "forge hangs up on everybody",
-            Self::ForgeUnauthorized => "forge refuses the token (401)",
-            Self::ForgeForbidden => "forge forbids everything (403)",
-            Self::ForgeLimits => "forge's rate limit is used up for an hour (429)",
-            Self::ForgeSlow => "forge takes a second for each answer",
-            Self::ForgeBroken => "forge answers 500",
-            Self::PowerOffRefused => "first ways to power off fail",
-        }
-    }
-
-    const fn needs_runner(self) -> bool {
-        matches!(self, Self::RunnerKilled | Self::RunnerDeaf | Self::BothKilled)
-    }
-}
+/// How often power is refused by the time that the agent has tried every way to power off, the start-up data after it, and the timer of the lifetime.
+const REFUSALS: (usize, usize) = (6, 9);
 
 /// A life until the moment, and what holds it there.
-struct Held {
-    scene: Scene,
-    names: Names,
-    id: String,
+pub struct Held {
+    pub scene: Scene,
+    pub names: Names,
+    pub id: String,
+    pub name_server: Option<NameServer>,
     run: Option<RunId>,
     gate: Option<Gate>,
+    time: Time,
 }
 
 /// Lives one machine's life with one fault in it; none where the two do not meet.
 pub async fn live(forge: Kind, fault: Fault, when: When) -> Option<Left> {
-    if fault.needs_runner() && !when.has_runner() {
+    if !fault.meets(when) {
         return None;
     }
-    let held = until_moment(forge, when).await;
+    let mut held = until_moment(forge, fault, when).await;
     held.strike(fault);
     if let Some(gate) = &held.gate {
         gate.open();
     }
-    let file = held.scene.world.dir().join("script-gate");
-    std::fs::write(file, "").unwrap();
-    held.scene.all_gone().await;
+    std::fs::write(held.scene.world.dir().join("script-gate"), "").unwrap();
+    let stays = held.end(fault, when).await;
+    let registered = !held.scene.world.forge.runners().is_empty();
+    if stays {
+        held.destroy().await;
+    }
     let again = held.run.map(|run| held.scene.world.forge.run(run).unwrap().attempt > 1);
     let timeline = held.scene.timeline();
     let left = held.scene.world.close().await;
@@ -157,29 +75,28 @@ pub async fn live(forge: Kind, fault: Fault, when: When) -> Option<Left> {
         left.live_instances.is_empty() && left.processes.is_empty(),
         "{forge:?} {fault:?} {when:?}: {left:#?}\n{timeline}"
     );
-    Some(Left {
-        registered: !left.registrations.is_empty(),
-        again,
-    })
+    Some(Left { registered, again, stays })
 }
 
-async fn until_moment(forge: Kind, when: When) -> Held {
+async fn until_moment(forge: Kind, fault: Fault, when: When) -> Held {
     let scene = Scene::on(forge).await;
     let names = names::of(forge);
     let dir = scene.world.dir().to_owned();
-    let hold = |request: &str| {
-        let gate = Gate::default();
-        scene.world.forge.faults().add(faults::Fault {
-            request: request.into(),
-            skip: 0,
-            times: 1,
-            effect: Effect::Hold(gate.clone()),
-        });
-        gate
+    let time = Time::stand_still(&dir);
+    let mut options = FAR.to_vec();
+    if fault.is_of_clock() {
+        surroundings::let_clock_jump(&dir);
+        options.extend(NEAR);
+    }
+    let name_server = if fault == Fault::NamesUnknown {
+        scene.world.forge.go_by_name("localhost");
+        Some(NameServer::silent(&dir).await)
+    } else {
+        None
     };
     let gate = match when {
-        When::Registering => Some(hold(names.registers)),
-        When::Rerunning => Some(hold(names.reruns)),
+        When::Registering => Some(hold(&scene, names.registers)),
+        When::Rerunning => Some(hold(&scene, names.reruns)),
         _ => None,
     };
     let run = matches!(when, When::Busy | When::Rerunning).then(|| scene.job(&until(&dir.join("never"))));
@@ -188,60 +105,60 @@ async fn until_moment(forge: Kind, when: When) -> Held {
     } else {
         String::new()
     });
-    // It ends when it has lived long enough, unless the fault ends it before.
-    let launcher = scene.start(&[
-        // Short only where nothing comes online: elsewhere a slow machine must not decide.
-        if gate_is_early(when) {
-            "--provisioning-timeout=8s"
-        } else {
-            "--provisioning-timeout=40s"
-        },
-        "--idle-timeout=never",
-        "--max-lifetime=12s",
-        "--cloud-spot",
-        &script,
-    ]);
+    options.push(&script);
+    let launcher = scene.start(&options);
+    let id = reach(&scene, when, gate.as_ref()).await;
+    end(launcher).await;
+    Held {
+        scene,
+        names,
+        id,
+        name_server,
+        run,
+        gate,
+        time,
+    }
+}
+
+fn hold(scene: &Scene, request: &str) -> Gate {
+    let gate = Gate::default();
+    scene.world.forge.faults().add(faults::Fault {
+        request: request.into(),
+        skip: 0,
+        times: 1,
+        effect: Effect::Hold(gate.clone()),
+    });
+    gate
+}
+
+/// Waits until the moment has come on the one machine, and returns its id.
+async fn reach(scene: &Scene, when: When, gate: Option<&Gate>) -> String {
+    let first = || scene.world.fleet.instances().remove(0).id;
     match when {
         When::StartupScript => {
             scene
                 .event_where("the start-up script", |event| event.detail.ends_with("working"))
                 .await;
-            end(launcher).await;
         }
-        When::Registering => {
-            reached(&scene, gate.as_ref().unwrap()).await;
-            end(launcher).await;
-        }
-        When::Idle | When::Busy | When::Rerunning => {
-            Scene::finish(launcher).await.succeeded();
-            if when != When::Idle {
-                scene.working().await;
-            }
+        When::Registering => reached(scene, gate).await,
+        When::Idle => said(scene, ONLINE).await,
+        When::Busy | When::Rerunning => {
+            said(scene, HAS_JOB).await;
+            scene.working().await;
         }
     }
-    let id = scene.world.fleet.instances().remove(0).id;
-    if let (When::Rerunning, Some(gate)) = (when, &gate) {
-        scene.world.fleet.signal_agent(&id).unwrap();
-        reached(&scene, gate).await;
+    if when == When::Rerunning {
+        scene.world.fleet.signal_agent(&first()).unwrap();
+        reached(scene, gate).await;
     }
-    Held {
-        scene,
-        names,
-        id,
-        run,
-        gate,
-    }
+    first()
 }
 
 /// Waits until the machine's request stands at the gate.
-async fn reached(scene: &Scene, gate: &Gate) {
+async fn reached(scene: &Scene, gate: Option<&Gate>) {
+    let gate = gate.expect("there is one");
     let reached = tokio::time::timeout(e2e::PATIENCE, gate.reached()).await;
     assert!(reached.is_ok(), "nothing was asked for:\n{}", scene.timeline());
-}
-
-/// Whether the machine is held before its runner is online.
-const fn gate_is_early(when: When) -> bool {
-    matches!(when, When::StartupScript | When::Registering)
 }
 
 /// The launcher is gone: nobody helps.
@@ -249,80 +166,88 @@ async fn end(mut launcher: Child) {
     launcher.kill().await.unwrap();
 }
 
+/// Waits until the machine's console says this.
+async fn said(scene: &Scene, words: &str) {
+    scene.event_where(words, |event| event.detail.contains(words)).await;
+}
+
 impl Held {
-    fn strike(&self, fault: Fault) {
-        let forge = |effect: Effect| {
-            for request in self.names.api {
-                self.scene.world.forge.faults().add(faults::Fault {
-                    request: (*request).into(),
-                    skip: 0,
-                    times: usize::MAX,
-                    effect: effect.clone(),
-                });
-            }
-        };
-        let answer = |status, body: &str| Effect::Answer {
-            status,
-            headers: Vec::new(),
-            body: body.into(),
-        };
-        match fault {
-            Fault::AgentKilled => self.signal("cml-agent", Signal::SIGKILL),
-            Fault::AgentFrozen => self.signal("cml-agent", Signal::SIGSTOP),
-            Fault::AgentKilledAndDeleted => {
-                self.scene.inside(&self.id, "rm -f /opt/cml/bin/cml-agent");
-                self.signal("cml-agent", Signal::SIGKILL);
-            }
-            Fault::RunnerKilled => self.signal(self.names.runner, Signal::SIGKILL),
-            Fault::RunnerDeaf => {
-                self.signal(self.names.runner, Signal::SIGSTOP);
-                // Of a notice's time the runner gets a part to stop in, which is over sooner than the minute that it gets otherwise.
-                self.scene.world.cloud.take_back(&self.id, NOTICE);
-            }
-            Fault::BothKilled => {
-                // An agent that sees its runner's end first takes it for a crash of the runner.
-                let runner = self.pid(self.names.runner);
-                self.signal("cml-agent", Signal::SIGKILL);
-                kill(runner, Signal::SIGKILL).unwrap();
-            }
-            Fault::DiskFull => self.scene.inside(&self.id, e2e::FILL_DISK),
-            Fault::MetadataSilent => self.scene.world.cloud.silence_metadata(&self.id),
-            Fault::ForgeUnreachable => {
-                forge(Effect::Reset);
-                self.scene.world.forge.faults().add(faults::Fault {
-                    request: self.names.protocol.into(),
-                    skip: 0,
-                    times: usize::MAX,
-                    effect: Effect::Reset,
-                });
-            }
-            Fault::ForgeUnauthorized => forge(answer(401, r#"{"message":"Bad credentials"}"#)),
-            Fault::ForgeForbidden => forge(answer(403, r#"{"message":"Resource not accessible by personal access token"}"#)),
-            Fault::ForgeLimits => forge(Effect::Answer {
-                status: 429,
-                headers: vec![("retry-after".into(), "3600".into())],
-                body: String::new(),
-            }),
-            Fault::ForgeSlow => forge(Effect::Delay(Duration::from_secs(1))),
-            Fault::ForgeBroken => forge(answer(500, "")),
-            Fault::PowerOffRefused => {
-                for way in ["systemctl", "poweroff"] {
-                    std::fs::write(
-                        self.scene.world.fleet.machine_dir(&self.id).join("shims").join(way),
-                        "#!/bin/sh\nexit 1\n",
-                    )
-                    .unwrap();
+    /// Waits until the machine has ended, as it does after this fault; whether it stays instead.
+    async fn end(&mut self, fault: Fault, when: When) -> bool {
+        match fault.end(when) {
+            End::ByItself => {}
+            End::Told => self.tell(fault, when).await,
+            End::ByTimers => self.time.pass(),
+            End::ToldThenByTimers => {
+                self.tell(fault, when).await;
+                // By now the fault has been met, and is not the end of it.
+                self.said_or_gone(&[ASKS_AGAIN]).await;
+                if let Some(server) = &self.name_server {
+                    let asked = tokio::time::timeout(e2e::PATIENCE, server.asked()).await;
+                    assert!(asked.is_ok(), "no name was asked for:\n{}", self.scene.timeline());
                 }
+                self.time.pass();
+            }
+            End::FromOutside => {
+                self.tell(fault, when).await;
+                said(&self.scene, STAYS).await;
+                self.refused(REFUSALS.0).await;
+                self.time.pass();
+                self.refused(REFUSALS.1).await;
+                let instance = self.scene.world.fleet.instance(&self.id).unwrap();
+                assert_eq!(instance.state, State::Running, "{}", self.scene.timeline());
+                return true;
             }
         }
+        self.scene.all_gone().await;
+        false
     }
 
-    fn signal(&self, program: &str, signal: Signal) {
-        kill(self.pid(program), signal).unwrap();
+    /// Tells the agent to stop, as a host that shuts down does, once it has come as far as the fault lets it.
+    async fn tell(&self, fault: Fault, when: When) {
+        match when {
+            // It has been told.
+            When::Rerunning => return,
+            When::Idle if fault == Fault::RunnerKilled => said(&self.scene, STARTS_AGAIN).await,
+            // A runner that cannot reach its forge is waited for.
+            early if early.is_early() => {
+                let cut_off = fault.end(when) == End::ToldThenByTimers;
+                let come = if cut_off { STARTED } else { ONLINE };
+                self.said_or_gone(&[come, FAILED, ASKS_AGAIN, IN_VAIN]).await;
+            }
+            _ => {}
+        }
+        // It may have ended by itself.
+        let _ = self.scene.world.fleet.signal_agent(&self.id);
     }
 
-    fn pid(&self, program: &str) -> Pid {
-        let pid = self.scene.world.fleet.pid(&self.id, program);
-        Pid::from_raw(pid.unwrap_or_else(|| panic!("{program} does not run:\n{}", self.scene.timeline())))
+    /// Waits until the console says one of these, or the machine has gone.
+    async fn said_or_gone(&self, words: &[&str]) {
+        let is_over = |event: &Event| event.what == "instance-terminated" || words.iter().any(|words| event.detail.contains(words));
+        self.scene.event_where(&words.join(", "), is_over).await;
+    }
+
+    /// Where every refused attempt to power off is written down.
+    pub fn refusals(&self) -> PathBuf {
+        self.scene.world.dir().join("refused")
+    }
+
+    async fn refused(&self, times: usize) {
+        let count = || std::fs::read_to_string(self.refusals()).unwrap_or_default().lines().count();
+        let often = async {
+            while count() < times {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        let seen = tokio::time::timeout(e2e::PATIENCE, often).await;
+        assert!(seen.is_ok(), "{} of {times} refusals:\n{}", count(), self.scene.timeline());
+    }
+
+    /// Ends the machine as a person does.
+    async fn destroy(&self) {
+        let name = self.scene.world.fleet.instance(&self.id).unwrap().name;
+        let ended = Scene::finish(self.scene.command(&["runner", "terminate", &name, &self.scene.cloud()])).await;
+        ended.succeeded();
+        self.scene.all_gone().await;
     }
 }
