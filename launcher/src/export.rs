@@ -12,7 +12,7 @@ use common::timeout::Timeout;
 
 use crate::cli::{Given, names};
 use crate::request::Request;
-use crate::session::runtime;
+use crate::session::block_on;
 
 /// What a service waits for jobs.
 const FOR_EVER: &str = "never";
@@ -24,7 +24,7 @@ const OUT_OF_PLACE: [&str; 4] = ["cloud", "reuse", "reuse_idle", "dry_run"];
 pub fn run(file: &Path, request: &Request, given: &Given) -> Result<()> {
     let installation = installation(request, given)?;
     let forge = forge::open(request.forge, &request.repo, &request.token)?;
-    runtime()?.block_on(forge.check_access())?;
+    block_on(forge.check_access())?;
     write(file, &installation).with_context(|| format!("writing {}", file.display()))
 }
 

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use common::forge::{self, Forge};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
 use crate::cloud::{self, Cloud};
 use crate::request::Request;
@@ -18,17 +18,20 @@ pub struct Session {
     pub signals: Signals,
 }
 
-/// The async runtime of a command.
-pub fn runtime() -> Result<Runtime> {
+/// Does the work of a command. What it gave up does not hold it up: a thread that still asks a name server which never answers, above all.
+pub fn block_on<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = Builder::new_current_thread().enable_all().build();
-    runtime.context("starting the async runtime")
+    let runtime = runtime.context("starting the async runtime")?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
 }
 
 impl Session {
     /// Opens both and does the work, to its end.
     pub fn run<T>(request: &Request, work: impl AsyncFnOnce(Self) -> Result<T>) -> Result<T> {
         let kind = request.options.cloud.cloud.context("no cloud was asked for")?;
-        runtime()?.block_on(async {
+        block_on(async {
             let mut signals = Signals::listen()?;
             let forge = forge::open(request.forge, &request.repo, &request.token)?;
             let cloud = stoppable(&mut signals, cloud::open(kind, &request.options.cloud)).await?;

@@ -22,7 +22,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::cloud::{Cloud, Instance, Order, Search};
 use crate::fleet;
 use crate::request::Request;
-use crate::session::{Session, runtime};
+use crate::session::{Session, block_on};
 use crate::signal::{Signals, stoppable};
 use decide::{Decision, ask};
 use diagnosis::Diagnosis;
@@ -79,7 +79,7 @@ pub fn run(request: &Request) -> Result<Ended> {
 /// With `--reuse` or `--reuse-idle`, before a runner is started on this host: one that is there and makes it unnecessary.
 pub fn reusable(request: &Request) -> Result<Option<Outcome>> {
     let forge = forge::open(request.forge, &request.repo, &request.token)?;
-    Ok(match runtime()?.block_on(ask(request, &*forge))? {
+    Ok(match block_on(ask(request, &*forge))? {
         Decision::Launch => None,
         Decision::Reuse { runner, message } => {
             tracing::info!("{message}");
