@@ -84,6 +84,29 @@ fn saving_takes_a_part_of_what_is_left() {
 }
 
 #[test]
+fn each_job_has_its_own_limit_or_none() {
+    let events = [
+        Event::JobEnded("train".into(), true),
+        Event::JobStarted("next".into()),
+        // Its ids and its hook are no new beginning.
+        Event::JobKnown(ids()),
+    ];
+    let began = usual(Step::Busy);
+    let (mut state, _) = follow(began.clone(), &events[..1], &limits());
+    for event in &events[1..] {
+        state = transition(state, event.clone(), began.since + Duration::from_hours(71), &limits()).0;
+    }
+    assert_eq!((state.step, state.since), (Step::Busy, began.since + Duration::from_hours(71)));
+    let never = Limits {
+        job: Timeout::Never,
+        ..limits()
+    };
+    assert_eq!(deadline(&state, &never), None);
+    let early = transition(state, Event::Deadline, began.since + Duration::from_hours(200), &limits()).0;
+    assert_eq!((early.stop, early.reruns), (Some(StopReason::TimeLimit(limits().job)), true));
+}
+
+#[test]
 fn a_name_in_use_is_told_as_the_launcher_tells_it() {
     let (state, _) = follow(usual(Step::Registering), &[Event::Refused("another has it".into())], &limits());
     let reason = state.stop.unwrap();
