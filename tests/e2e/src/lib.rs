@@ -8,6 +8,8 @@
 
 pub mod bench;
 pub mod machine;
+pub mod memory;
+pub mod surroundings;
 
 use std::path::Path;
 use std::process::{Output, Stdio};

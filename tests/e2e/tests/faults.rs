@@ -6,16 +6,15 @@ mod faults {
     pub mod fault;
     pub mod names;
     pub mod strike;
-    pub mod surroundings;
 }
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use e2e::surroundings::clock_library;
 use faults::cell::live;
 use faults::fault::{Fault, Left, When};
-use faults::surroundings::clock_library;
 use sandbox::forge::Kind;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;

@@ -1,8 +1,10 @@
 //! The machines that were launched: listed, read, ended, and cleaned up after.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::process::Stdio;
 use std::time::Duration;
 
+use e2e::surroundings::clock_library;
 use e2e::{Outcome, Scene, until};
 use sandbox::cloud;
 use sandbox::forge::Kind;
@@ -135,6 +137,46 @@ async fn what_the_old_tool_left_on_google_cloud() {
 async fn what_the_old_tool_left_in_a_cluster() {
     let removal = format!("kubectl delete job {LEFT_BEHIND} --namespace ci");
     what_the_old_tool_left_is_told_of_and_left(cloud::Kind::Kubernetes, &removal).await;
+}
+
+#[tokio::test]
+async fn a_machine_that_nothing_on_it_may_end_is_reaped() {
+    let Some(library) = clock_library() else {
+        e2e::skip("a_machine_that_nothing_on_it_may_end_is_reaped", "needs the library of faketime(1)");
+        return;
+    };
+    let scene = Scene::new().await;
+    scene.launch(&["--name=trainer", "--idle-timeout=never"]).await.succeeded();
+    let id = scene.first().id;
+    for way in ["systemctl", "poweroff", "shutdown"] {
+        std::fs::write(scene.world.fleet.machine_dir(&id).join("shims").join(way), "#!/bin/sh\nexit 1\n").unwrap();
+    }
+    scene.world.fleet.signal_agent(&id).unwrap();
+    let why = "name=terminate state=fail";
+    scene.event_where(why, |event| event.detail.contains(why)).await;
+    assert!(scene.world.forge.runners().is_empty());
+    assert!(
+        fleet(&scene, &["reap"]).await.stdout.contains("nothing to clean up"),
+        "it may just have begun"
+    );
+    // A quarter of an hour later.
+    let mut reap = scene.world.launcher(&["runner", "reap", &scene.cloud()]);
+    reap.env("LD_PRELOAD", library)
+        .env("FAKETIME", "+15m")
+        .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+    let reap = reap.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = reap.id().unwrap();
+    let reaped = Scene::finish(reap).await;
+    // What the library leaves of a program.
+    for name in ["faketime_shm", "sem.faketime_sem"] {
+        let _ = std::fs::remove_file(format!("/dev/shm/{name}_{pid}"));
+    }
+    reaped.succeeded();
+    assert!(
+        reaped.stdout.contains("trainer") && reaped.stdout.contains("terminated"),
+        "{reaped:#?}"
+    );
+    scene.end().await;
 }
 
 /// What asks for an interrupted job to run again.

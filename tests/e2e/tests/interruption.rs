@@ -1,7 +1,7 @@
 //! Machines that are taken away, and jobs that take too long.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use e2e::{NOTICE, Scene, hosted, job, startup_script, until};
+use e2e::{NOTICE, Scene, hosted, job, startup_script, surroundings, until};
 use sandbox::ci::RunId;
 use sandbox::cloud;
 use sandbox::instance::Isolation;
@@ -159,6 +159,45 @@ async fn a_machine_ends_when_it_has_lived_long_enough(scene: Scene) {
     scene.launch(&["--idle-timeout=never", "--max-lifetime=12s"]).await.succeeded();
     scene.event_where("the reason", |event| event.detail.contains("lifetime:12")).await;
     scene.runs_again(run, &gate).await;
+}
+
+/// A notice tells a time of day: the machine's own clock must not say how long it leaves.
+async fn a_notice_is_acted_on_in_time(cloud: cloud::Kind, days: &str) {
+    let scene = Scene::over(cloud).await;
+    surroundings::let_clock_jump(scene.world.dir());
+    let gate = scene.world.dir().join("gate");
+    let run = scene.job(&until(&gate));
+    let save = on_interrupt("trap '' TERM INT; sleep 1000");
+    scene.launch_spot(&[&save]).await.succeeded();
+    scene.working().await;
+    scene.inside(&scene.first().id, &surroundings::jump(days));
+    scene.take_back(NOTICE);
+    scene.runs_again(run, &gate).await;
+}
+
+/// Both ways, where a notice tells when.
+async fn a_clock_that_jumped(test: &str, cloud: cloud::Kind) {
+    if !e2e::is_isolated(test) {
+        return;
+    }
+    if surroundings::clock_library().is_none() {
+        e2e::skip(test, "needs the library of faketime(1) (Debian's package libfaketime)");
+        return;
+    }
+    tokio::join!(
+        a_notice_is_acted_on_in_time(cloud, "+1d"),
+        a_notice_is_acted_on_in_time(cloud, "-1d")
+    );
+}
+
+#[tokio::test]
+async fn a_clock_that_jumped_loses_no_job_on_ec2() {
+    a_clock_that_jumped("a_clock_that_jumped_loses_no_job_on_ec2", cloud::Kind::Aws).await;
+}
+
+#[tokio::test]
+async fn a_clock_that_jumped_loses_no_job_on_azure() {
+    a_clock_that_jumped("a_clock_that_jumped_loses_no_job_on_azure", cloud::Kind::Azure).await;
 }
 
 /// A run of a job on our machine and a healthy one on the forge's, of which ours is interrupted.

@@ -1,7 +1,7 @@
 //! Jobs that end well, and the machine that goes away after them.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use e2e::{Scene, hosted, job, until};
+use e2e::{Scene, hosted, job, memory, until};
 use sandbox::ci::Request;
 use sandbox::forge::Kind;
 use sandbox::instance::Isolation;
@@ -25,6 +25,9 @@ e2e::everywhere! {
         except Bitbucket "it is shown with its own sandbox, in bitbucket.rs",
     the_agent_asks_the_forge_a_few_times_in_its_life,
 }
+
+/// What a machine's programs may have together, in bytes: several times what those have that must live.
+const MEMORY: u64 = 512 << 20;
 
 /// The first request of a removal that must not lose a job.
 fn removal(scene: &Scene) -> &'static str {
@@ -153,6 +156,38 @@ async fn a_machine_that_runs_out_of_memory_loses_its_agent_last() {
         .await;
     std::fs::write(&gate, "").unwrap();
     assert_eq!(scene.conclusion(run).await, "success");
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn a_job_that_uses_up_the_memory_fails_by_itself_and_takes_nobody_along() {
+    let name = "a_job_that_uses_up_the_memory_fails_by_itself_and_takes_nobody_along";
+    if !e2e::is_isolated(name) {
+        return;
+    }
+    let Some(group) = memory::Group::of(MEMORY) else {
+        e2e::skip(name, "nobody here may limit the memory of a control group");
+        return;
+    };
+    let scene = Scene::new().await;
+    scene.launch(&["--idle-timeout=never"]).await.succeeded();
+    let id = scene.first().id;
+    let pid = |program| scene.world.fleet.pid(&id, program).expect("it runs");
+    let programs = ["cml-agent", "Runner.Listener"].map(pid);
+    for pid in programs {
+        group.take(pid);
+    }
+    // It keeps one endless line.
+    let run = scene.job("tail /dev/zero");
+    assert_eq!(scene.conclusion(run).await, "failure");
+    assert!(group.kills() > 0, "{}", scene.timeline());
+    let next = scene.job("true");
+    assert_eq!(scene.conclusion(next).await, "success");
+    assert_eq!(["cml-agent", "Runner.Listener"].map(pid), programs);
+    assert_eq!(scene.world.forge.run(run).unwrap().attempt, 1, "it is the job's own failure");
+    scene.world.fleet.signal_agent(&id).unwrap();
+    scene.all_gone().await;
+    drop(group);
     scene.end().await;
 }
 

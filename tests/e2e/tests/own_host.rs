@@ -5,9 +5,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Stdio;
 
+use e2e::surroundings::NameServer;
 use e2e::{Outcome, Scene, startup_script, until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use sandbox::ci::Request;
 use sandbox::faults::{Effect, Fault, Gate};
 use tokio::process::Child;
 
@@ -48,8 +50,18 @@ impl Host {
 
     /// Starts a runner here.
     fn start(&self, more: &[&str]) -> Child {
+        self.start_in(&[], more)
+    }
+
+    /// Starts one by a command that becomes the launcher.
+    fn start_in(&self, around: &[&str], more: &[&str]) -> Child {
         let args: Vec<&str> = ["runner", "--labels=gpu", "--name=here"].iter().chain(more).copied().collect();
         let mut command = self.scene.world.launcher(&args);
+        if let Some((first, rest)) = around.split_first() {
+            let launcher = std::mem::replace(&mut command, tokio::process::Command::new(first)).into_std();
+            command.args(rest).arg(launcher.get_program()).args(launcher.get_args());
+            command.env_clear().envs(self.scene.world.env()).current_dir(self.scene.world.dir());
+        }
         let path = self.scene.world.env().into_iter().find(|(name, _)| name == "PATH").unwrap().1;
         command.env("PATH", format!("{}:{path}", self.path("buttons").display()));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -110,6 +122,61 @@ async fn until_it_waits(child: &Child) {
 fn signal(child: &Child, signal: Signal) {
     let pid = i32::try_from(child.id().unwrap()).unwrap();
     kill(Pid::from_raw(pid), signal).unwrap();
+}
+
+/// Runs a command with other files in place of those that names are looked up in: they are in the first argument, a folder, by their names.
+const WITH_FILES: &str = r#"
+for file in "$1"/*; do mount --bind "$file" "/etc/${file##*/}" || exit; done
+shift
+exec "$@"
+"#;
+
+#[tokio::test]
+async fn a_name_server_that_never_answers_does_not_hold_up_its_end() {
+    if !e2e::is_isolated("a_name_server_that_never_answers_does_not_hold_up_its_end") {
+        return;
+    }
+    let scene = Scene::new().await;
+    scene.world.forge.go_by_name("localhost");
+    let host = Host::of(scene);
+    let server = NameServer::silent().await;
+    let etc = host.path("etc");
+    std::fs::create_dir(&etc).unwrap();
+    // Longer, all in all, than anybody waits here.
+    let resolver = format!("nameserver {}\noptions timeout:30 attempts:5\n", server.address());
+    for (file, text) in [
+        ("hosts", "127.0.0.1 localhost\n"),
+        ("nsswitch.conf", "hosts: files dns\n"),
+        ("resolv.conf", &resolver),
+    ] {
+        std::fs::write(etc.join(file), text).unwrap();
+    }
+    // The agent asks for the runner's archive until it is told to stop, each time on another connection.
+    let faults = host.scene.world.forge.faults();
+    let archives = "GET /repos/*/actions/runners/downloads";
+    faults.answer(archives, 1, 500, "");
+    faults.add(Fault {
+        request: archives.into(),
+        skip: 0,
+        times: usize::MAX,
+        effect: Effect::Reset,
+    });
+    let files = etc.display().to_string();
+    let runner = host.start_in(
+        &["unshare", "--mount", "sh", "-c", WITH_FILES, "sh", &files],
+        &["--idle-timeout=never"],
+    );
+    let asked = async {
+        while !host.scene.world.forge.requests().iter().any(Request::from_agent) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        std::fs::write(etc.join("hosts"), "").unwrap();
+        server.asked().await;
+    };
+    tokio::time::timeout(e2e::PATIENCE, asked).await.expect("a name is asked for");
+    signal(&runner, Signal::SIGTERM);
+    ended(runner).await.succeeded();
+    host.end().await;
 }
 
 async fn ended(child: Child) -> Outcome {

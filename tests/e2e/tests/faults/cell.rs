@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use e2e::surroundings::{self, NameServer, Time};
 use e2e::{Scene, startup_script, until};
 use sandbox::ci::RunId;
 use sandbox::events::Event;
@@ -15,7 +16,6 @@ use tokio::process::Child;
 
 use super::fault::{End, Fault, Left, When};
 use super::names::{self, Names};
-use super::surroundings::{self, NameServer, Time};
 
 /// Far away: what is held ends sooner.
 const FAR: &[&str] = &[
@@ -90,7 +90,7 @@ async fn until_moment(forge: Kind, fault: Fault, when: When) -> Held {
     }
     let name_server = if fault == Fault::NamesUnknown {
         scene.world.forge.go_by_name("localhost");
-        Some(NameServer::silent(&dir).await)
+        Some(NameServer::of_machines(&dir).await)
     } else {
         None
     };

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use e2e::surroundings::jump;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sandbox::faults::{self, Effect};
 
 use super::cell::Held;
 use super::fault::Fault;
-use super::surroundings::jump;
 
 /// Long enough for all of a stop.
 const NOTICE: Duration = Duration::from_secs(30);

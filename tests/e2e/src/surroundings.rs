@@ -1,4 +1,6 @@
-//! What a machine of the matrix finds around it, in the hands of the test: time for its own timers, its clock, and its name server.
+//! What a machine finds around it, in the hands of the test: time for its own timers, its clock, and its name server.
+
+#![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::Write as _;
@@ -98,9 +100,14 @@ pub struct NameServer(UdpSocket, Ipv4Addr);
 
 impl NameServer {
     /// Of the machines that will be launched in this world: they know the forge by their own files until those are lost.
-    pub async fn silent(world: &Path) -> Self {
-        static NEXT: AtomicU16 = AtomicU16::new(1);
+    pub async fn of_machines(world: &Path) -> Self {
         before_user_data(world, LOOK_UP);
+        Self::silent().await
+    }
+
+    /// Of nobody yet.
+    pub async fn silent() -> Self {
+        static NEXT: AtomicU16 = AtomicU16::new(1);
         let [process, _] = std::process::id().to_le_bytes()[..2] else {
             unreachable!()
         };
@@ -120,6 +127,11 @@ impl NameServer {
             ": >/etc/hosts; rm -f /etc/resolv.conf; printf 'nameserver {}\\noptions timeout:2 attempts:1\\n' >/etc/resolv.conf",
             self.1
         )
+    }
+
+    /// Its address.
+    pub const fn address(&self) -> Ipv4Addr {
+        self.1
     }
 
     /// Waits until it was asked.
