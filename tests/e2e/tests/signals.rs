@@ -76,7 +76,8 @@ async fn stopped_at(call: &Call, how: Signal, acted_on: bool) {
         times: 1,
         effect,
     });
-    let launcher = scene.start(&["--provisioning-timeout=8s"]);
+    // A machine that came online before the launcher looks at it would be a launch that succeeded.
+    let launcher = scene.start(&["--provisioning-timeout=8s", &e2e::startup_script("sleep 1000")]);
     if acted_on {
         scene.event("instance-launched").await;
     } else {
