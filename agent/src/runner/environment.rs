@@ -7,14 +7,8 @@ use crate::user::User;
 /// What a job finds programs with if the agent itself was started without.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Variables that a machine's owner sets for the jobs on it. No prefix like `RUNNER_`, `GITHUB_` or `ACTIONS_`: tokens have such names.
-const ALLOWED: [&str; 40] = [
-    "PATH",
-    "LANG",
-    "LANGUAGE",
-    "TZ",
-    "TMPDIR",
-    // Proxies and certificates.
+/// Proxies and certificates: what a machine's owner sets for all programs that use the network.
+pub const NETWORK: [&str; 11] = [
     "http_proxy",
     "https_proxy",
     "no_proxy",
@@ -26,6 +20,15 @@ const ALLOWED: [&str; 40] = [
     "SSL_CERT_FILE",
     "SSL_CERT_DIR",
     "NODE_EXTRA_CA_CERTS",
+];
+
+/// Variables besides that a machine's owner sets for the jobs on it. No prefix like `RUNNER_`, `GITHUB_` or `ACTIONS_`: tokens have such names.
+const ALLOWED: [&str; 29] = [
+    "PATH",
+    "LANG",
+    "LANGUAGE",
+    "TZ",
+    "TMPDIR",
     "REQUESTS_CA_BUNDLE",
     "GITHUB_ACTIONS_RUNNER_TLS_NO_VERIFY",
     // What config.sh itself keeps for jobs (env.sh).
@@ -64,7 +67,8 @@ const IDENTITY: [&str; 4] = ["HOME", "USER", "LOGNAME", "SHELL"];
 /// Builds it from the agent's own environment, for the job user or, without one, for who we are.
 pub fn build(own: impl Iterator<Item = (OsString, OsString)>, user: Option<&User>) -> Vec<(String, String)> {
     let allowed = |name: &str| {
-        ALLOWED.contains(&name)
+        NETWORK.contains(&name)
+            || ALLOWED.contains(&name)
             || ALLOWED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
             || (user.is_none() && IDENTITY.contains(&name))
     };

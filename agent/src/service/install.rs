@@ -21,6 +21,7 @@ use super::systemd::{self, State};
 use super::{say, unit};
 use crate::condition::Condition;
 use crate::pause::Failures;
+use crate::runner::NETWORK;
 use crate::supervise::find_program;
 use crate::user::{self, User};
 
@@ -47,20 +48,6 @@ const EXECUTOR: &str = "CML_RUNNER_EXECUTOR";
 const STATE_DIR: &str = "CML_RUNNER_STATE_DIR";
 const TOKEN: &str = "CML_RUNNER_TOKEN";
 const ONCE: [&str; 3] = ["CML_RUNNER_TOKEN_FILE", "CML_TOKEN_FILE", "CML_RUNNER_EXPORT"];
-/// What a host's owner has set for programs that use the network: the service has it too.
-const NETWORK: [&str; 11] = [
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "all_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "ALL_PROXY",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "NODE_EXTRA_CA_CERTS",
-];
 
 /// Installs the runner that these options of `cml runner` describe, and waits until it is online. Returns the exit code.
 pub fn install(words: &[String]) -> Result<u8> {

@@ -16,7 +16,7 @@ const BAKE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../machine/bake.sh");
 pub fn image() -> Option<Image> {
     std::env::var_os("CML_TEST_IMAGE").map(|root| Image {
         root: PathBuf::from(root),
-        files: Vec::new(),
+        ..Image::default()
     })
 }
 

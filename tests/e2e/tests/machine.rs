@@ -299,3 +299,23 @@ async fn whole_life(test: &str, cloud: Kind) {
     assert_eq!(conclusion, "success", "{}\n{}", journal(&scene), scene.timeline());
     scene.end().await;
 }
+
+#[tokio::test]
+async fn a_job_that_fills_the_disk_is_run_again_when_it_is_interrupted() {
+    let Some(plain) = image() else {
+        return skip(
+            "a_job_that_fills_the_disk_is_run_again_when_it_is_interrupted",
+            "needs root, mmdebstrap, systemd-container and dnsmasq-base",
+        );
+    };
+    let disk_mib = Some(600);
+    let scene = boots(Image { disk_mib, ..plain }, Kind::Aws).await;
+    let gate = scene.world.dir().join("gate");
+    let fill = "cat /dev/zero >\"$HOME/all\" 2>/dev/null || :";
+    let run = scene.job(&format!("[ -e '{0}' ] || {{ {fill}; }}; {1}", gate.display(), until(&gate)));
+    scene.launch(&[]).await.succeeded();
+    scene.working().await;
+    scene.inside(&scene.first().id, "! echo x >/root/x 2>/dev/null");
+    scene.inside(&scene.first().id, "pkill -TERM -x cml-agent");
+    scene.runs_again(run, &gate).await;
+}

@@ -57,6 +57,8 @@ pub struct Image {
     pub root: PathBuf,
     /// Files that it has besides: their absolute paths, and what is in them.
     pub files: Vec<(String, String)>,
+    /// How much may be written, in MiB, if there is a limit: then a restart forgets it, and nothing of it is seen from outside.
+    pub disk_mib: Option<u32>,
 }
 
 /// Where, in a world, its commands have their Java.

@@ -55,6 +55,7 @@ impl Machines {
         let mut command = Command::new("sh");
         command.args(["-c", BOOT, "boot"]).arg(&self.image.root).arg(dir).arg(shared);
         command.arg(group(dir)).arg(namespace);
+        command.arg(self.image.disk_mib.map(|mib| mib.to_string()).unwrap_or_default());
         command.stdin(Stdio::null()).stderr(console.try_clone()?).stdout(console);
         Ok((command, network))
     }
