@@ -310,6 +310,7 @@ impl World {
         for (pid, _) in instance::processes(self.dir.path()) {
             let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
+        instance::remove_groups(self.dir.path());
         leftovers
     }
 }

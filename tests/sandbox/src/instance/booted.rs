@@ -83,7 +83,7 @@ pub fn group(dir: &Path) -> String {
     name.display().to_string().trim_start_matches('/').to_owned()
 }
 
-/// Removes the control groups of a machine that has ended.
+/// Removes the control groups of a machine that has ended, or of a world of them.
 pub fn remove_groups(dir: &Path) {
     for hierarchy in HIERARCHIES {
         remove(&Path::new("/sys/fs/cgroup").join(hierarchy).join(group(dir)));

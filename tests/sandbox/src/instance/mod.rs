@@ -5,7 +5,7 @@ mod disk;
 mod init;
 mod network;
 
-pub use booted::Machines;
+pub use booted::{Machines, remove_groups};
 pub(crate) use init::JAVA;
 pub use network::{MAC, Net};
 
