@@ -7,6 +7,8 @@ use anyhow::{Context as _, Result};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::lifecycle::Step;
+
 /// Its file.
 const FILE: &str = "status.json";
 
@@ -19,8 +21,8 @@ pub struct Condition {
     pub repo: String,
     /// Of the runner.
     pub labels: Vec<String>,
-    /// The step of its life: `Idle`, `Busy`, …
-    pub step: String,
+    /// The step of its life.
+    pub step: Step,
     /// Since when.
     pub since: Timestamp,
     /// Whether the forge has a registration of it, or may have.
@@ -49,7 +51,10 @@ impl Condition {
 
     /// Whether its runner waits for jobs or has one.
     pub fn is_online(&self) -> bool {
-        matches!(self.step.as_str(), "Idle" | "Checking" | "Busy" | "Withdrawing" | "Finishing")
+        matches!(
+            self.step,
+            Step::Idle | Step::Checking | Step::Busy | Step::Withdrawing | Step::Finishing
+        )
     }
 }
 
@@ -63,7 +68,7 @@ mod tests {
 
     use jiff::Timestamp;
 
-    use super::Condition;
+    use super::{Condition, Step};
 
     #[test]
     fn what_is_written_is_read_and_what_is_damaged_is_not() {
@@ -73,7 +78,7 @@ mod tests {
             version: "1.2.3".into(),
             repo: "https://github.com/octo/train".into(),
             labels: vec!["gpu".into()],
-            step: "Busy".into(),
+            step: Step::Busy,
             since: Timestamp::UNIX_EPOCH,
             registered: true,
             reason: Some("drained".into()),

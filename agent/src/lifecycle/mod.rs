@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use common::forge::{Job, Removal};
 use common::timeout::Timeout;
+use serde::{Deserialize, Serialize};
 
 use crate::host::Interruption;
 use crate::runner::Exit;
@@ -24,7 +25,7 @@ pub use transition::transition;
 pub type Time = Duration;
 
 /// Where the agent stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Step {
     /// The user's start-up script runs.
     Provisioning,

@@ -77,7 +77,7 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").into(),
             repo: self.spec.repo.to_string(),
             labels: self.spec.options.labels.clone(),
-            step: format!("{:?}", self.state.step),
+            step: self.state.step,
             since: self.since,
             registered: self.state.registered,
             reason: self.state.stop.as_ref().or(self.state.leaves.as_ref()).map(ToString::to_string),

@@ -20,6 +20,7 @@ use super::place::Place;
 use super::systemd::{self, State};
 use super::{say, unit};
 use crate::condition::Condition;
+use crate::lifecycle::Step;
 use crate::pause::Failures;
 use crate::runner::NETWORK;
 use crate::supervise::find_program;
@@ -262,7 +263,7 @@ fn look(place: &Place, before: &State) -> Result<Option<Begun>> {
     let (now, state) = (State::of(&place.unit())?, place.state());
     let condition = Condition::read(&state);
     if now.invocation == before.invocation {
-        let is_busy = before.active == "active" && condition.is_some_and(|condition| condition.step == "Busy");
+        let is_busy = before.active == "active" && condition.is_some_and(|condition| condition.step == Step::Busy);
         return Ok(is_busy.then_some(Begun::Busy));
     }
     Ok(match now.active.as_str() {

@@ -10,6 +10,7 @@ use super::place::Place;
 use super::say;
 use super::systemd::{self, State};
 use crate::condition::Condition;
+use crate::lifecycle::Step;
 use crate::pause::Failures;
 
 /// Some runner is not online. Source: as `systemctl status`.
@@ -70,14 +71,14 @@ fn words(condition: Option<&Condition>, lives: bool, failures: u32) -> String {
     let Some(condition) = condition else {
         return if lives { "starting".into() } else { "not running".into() };
     };
-    let does = match condition.step.as_str() {
+    let does = match condition.step {
         _ if !lives => "not running",
-        _ if failures > 0 && condition.step == "Terminating" => "waiting to try again",
-        "Idle" | "Checking" => "online, idle",
-        "Busy" => "online, runs a job",
-        "Withdrawing" | "Finishing" => "online, leaving",
-        "Provisioning" | "Installing" | "Registering" | "Starting" => "starting",
-        _ => "stopping",
+        Step::Terminating if failures > 0 => "waiting to try again",
+        Step::Idle | Step::Checking => "online, idle",
+        Step::Busy => "online, runs a job",
+        Step::Withdrawing | Step::Finishing => "online, leaving",
+        Step::Provisioning | Step::Rebooting | Step::Installing | Step::Registering | Step::Starting => "starting",
+        Step::Saving | Step::Stopping | Step::Rerunning | Step::Unregistering | Step::Terminating | Step::Done => "stopping",
     };
     let reason = condition.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default();
     format!("{does} since {:.0}{reason}", condition.since)
@@ -87,27 +88,27 @@ fn words(condition: Option<&Condition>, lives: bool, failures: u32) -> String {
 mod tests {
     use jiff::Timestamp;
 
-    use super::words;
+    use super::{Step, words};
     use crate::condition::Condition;
 
     #[test]
     fn it_says_what_a_runner_does_and_why_not() {
-        let at = |step: &str, reason: Option<&str>| Condition {
+        let at = |step: Step, reason: Option<&str>| Condition {
             version: "1.2.3".into(),
             repo: "https://github.com/octo/train".into(),
             labels: vec!["gpu".into()],
-            step: step.into(),
+            step,
             since: Timestamp::UNIX_EPOCH,
             registered: true,
             reason: reason.map(str::to_owned),
         };
         let when = "since 1970-01-01T00:00:00Z";
         assert_eq!(words(None, false, 0), "not running");
-        assert_eq!(words(Some(&at("Idle", None)), true, 0), format!("online, idle {when}"));
-        let drains = at("Busy", Some("drained"));
+        assert_eq!(words(Some(&at(Step::Idle, None)), true, 0), format!("online, idle {when}"));
+        let drains = at(Step::Busy, Some("drained"));
         assert_eq!(words(Some(&drains), true, 0), format!("online, runs a job {when} (drained)"));
         assert_eq!(words(Some(&drains), false, 0), format!("not running {when} (drained)"));
-        let refused = at("Terminating", Some("401 Unauthorized"));
+        let refused = at(Step::Terminating, Some("401 Unauthorized"));
         assert_eq!(
             words(Some(&refused), true, 2),
             format!("waiting to try again {when} (401 Unauthorized)")

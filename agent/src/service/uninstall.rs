@@ -16,6 +16,7 @@ use nix::unistd::{Pid, Uid};
 use super::place::Place;
 use super::{say, systemd};
 use crate::condition::Condition;
+use crate::lifecycle::Step;
 use crate::user;
 
 /// How often a runner that was told to stop is looked at.
@@ -28,7 +29,7 @@ pub fn uninstall(name: Option<&str>) -> Result<u8> {
     if is_service && !Uid::effective().is_root() {
         return Err(Failure::new(Class::Usage, "only root can remove a service").hint("use sudo").into());
     }
-    if Condition::read(&place.state()).is_some_and(|condition| condition.step == "Busy") && lock::holder(&place.state()).is_some() {
+    if Condition::read(&place.state()).is_some_and(|condition| condition.step == Step::Busy) && lock::holder(&place.state()).is_some() {
         say(&format!(
             "the runner {} has a job: it is interrupted, and run again elsewhere",
             place.name

@@ -23,11 +23,16 @@ use sandbox::world::{Image, Options};
 async fn scene(test: &str, files: &[(&str, &str)]) -> Option<Scene> {
     let files = files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
     let files = files.collect();
+    Some(boots(Image { files, ..bootable(test)? }, Kind::Aws).await)
+}
+
+/// What instances boot; else the test is skipped.
+fn bootable(test: &str) -> Option<Image> {
     let image = image();
     if image.is_none() {
         skip(test, "needs root, mmdebstrap, systemd-container and dnsmasq-base");
     }
-    Some(boots(Image { files, ..image? }, Kind::Aws).await)
+    image
 }
 
 /// A world of this cloud, whose instances boot this.
@@ -253,11 +258,8 @@ async fn a_machine_that_is_restarted_in_mid_job_has_it_run_again(scene: Scene) {
 
 #[tokio::test]
 async fn a_baked_image_has_the_agent_and_the_runner() {
-    let Some(plain) = image() else {
-        return skip(
-            "a_baked_image_has_the_agent_and_the_runner",
-            "needs root, mmdebstrap, systemd-container and dnsmasq-base",
-        );
+    let Some(plain) = bootable("a_baked_image_has_the_agent_and_the_runner") else {
+        return;
     };
     let dir = tempfile::tempdir().unwrap();
     let agent = sandbox::standin::program("cml-agent").unwrap();
@@ -288,9 +290,7 @@ async fn a_machine_of_azures_lives_its_whole_life() {
 }
 
 async fn whole_life(test: &str, cloud: Kind) {
-    let Some(image) = image() else {
-        return skip(test, "needs root, mmdebstrap, systemd-container and dnsmasq-base");
-    };
+    let Some(image) = bootable(test) else { return };
     let scene = boots(image, cloud).await;
     let run = scene.job("if curl -sS -m 5 -H 'Metadata: true' -H 'Metadata-Flavor: Google' http://169.254.169.254/; then exit 1; fi");
     scene.launch(&["--job-metadata=false"]).await.succeeded();
@@ -302,11 +302,8 @@ async fn whole_life(test: &str, cloud: Kind) {
 
 #[tokio::test]
 async fn a_job_that_fills_the_disk_is_run_again_when_it_is_interrupted() {
-    let Some(plain) = image() else {
-        return skip(
-            "a_job_that_fills_the_disk_is_run_again_when_it_is_interrupted",
-            "needs root, mmdebstrap, systemd-container and dnsmasq-base",
-        );
+    let Some(plain) = bootable("a_job_that_fills_the_disk_is_run_again_when_it_is_interrupted") else {
+        return;
     };
     let disk_mib = Some(600);
     let scene = boots(Image { disk_mib, ..plain }, Kind::Aws).await;

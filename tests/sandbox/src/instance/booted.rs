@@ -17,7 +17,7 @@ use crate::world::Image;
 const BOOT: &str = include_str!("boot.sh");
 /// The status of a machine that wants to be booted again.
 pub const REBOOT: i32 = 133;
-/// The two places of a control group, of which a machine that mixes the versions has one each.
+/// Where a control group may be: a machine that mixes the versions has the first two, another only the last.
 const HIERARCHIES: [&str; 3] = ["systemd", "unified", "."];
 
 /// What a world's machines share.
