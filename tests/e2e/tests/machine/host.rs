@@ -178,33 +178,31 @@ pub async fn a_runner_is_installed_works_is_drained_and_leaves_nothing(scene: Sc
 }
 
 pub async fn a_host_that_restarts_has_its_job_run_again_and_its_runner_back(scene: Scene) {
-    let host = Host::with_programs(scene).await;
-    host.install("").await.succeeded();
-    let run = host.busy().await;
-    host.run("systemctl reboot").await;
-    host.scene.event("run-rerun").await;
-    // Nobody launches anything: the same host does it.
-    host.scene.event("rebooted").await;
-    host.open().await;
-    assert_eq!(host.scene.conclusion(run).await, "success");
-    host.online().await;
+    let host = runs_again_here(scene, "systemctl reboot").await;
+    assert_eq!(host.scene.world.events.count("rebooted"), 1);
     host.run("cml-agent uninstall").await.succeeded();
     host.end().await;
 }
 
 pub async fn an_agent_that_is_killed_on_a_host_clears_up_and_begins_anew(scene: Scene) {
+    let host = runs_again_here(scene, "kill -KILL $(systemctl show --property=MainPID --value cml-runner-here)").await;
+    assert_eq!(host.scene.world.events.count("rebooted"), 0);
+    host.run("cml-agent uninstall").await.succeeded();
+    host.end().await;
+}
+
+/// A job is interrupted by this command, and done again by the same host: nobody launches anything.
+async fn runs_again_here(scene: Scene, command: &str) -> Host {
     let host = Host::with_programs(scene).await;
     host.install("").await.succeeded();
     let run = host.busy().await;
-    host.run("kill -KILL $(systemctl show --property=MainPID --value cml-runner-here)")
-        .await
-        .succeeded();
+    host.run(command).await;
     host.scene.event("run-rerun").await;
     host.open().await;
     assert_eq!(host.scene.conclusion(run).await, "success");
+    assert_eq!(host.scene.world.forge.run(run).unwrap().attempt, 2);
     host.online().await;
-    host.run("cml-agent uninstall").await.succeeded();
-    host.end().await;
+    host
 }
 
 pub async fn what_is_refused_installs_nothing(scene: Scene) {
