@@ -100,9 +100,9 @@ pub fn make_system(name: &str, home: &Path) -> Result<User> {
     made(name)
 }
 
-/// Removes a user of the system's own, who may be gone already; its home is not looked at.
-pub fn remove(name: &str) -> Result<()> {
-    if User::named(name)?.is_none() {
+/// Removes the user that [`make_system`] made with this home, who may be gone already; one of this name with another home is somebody else's.
+pub fn remove(name: &str, home: &Path) -> Result<()> {
+    if User::named(name)?.is_none_or(|user| user.home != home) {
         return Ok(());
     }
     // A process that hangs in the kernel keeps its user from being removed otherwise.

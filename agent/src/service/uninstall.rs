@@ -84,7 +84,7 @@ fn remove(place: &Place, is_service: bool) -> Result<()> {
         let _ = systemd::ctl(&["reset-failed", &place.unit()]);
     }
     if Uid::effective().is_root() && !user::is_rehearsal() {
-        user::remove(&place.user())?;
+        user::remove(&place.user(), &place.home())?;
     }
     tree(&place.settings())?;
     tree(&place.state())?;

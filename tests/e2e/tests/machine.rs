@@ -12,8 +12,9 @@ use e2e::machine::{Timings, baked, image};
 use e2e::{NOTICE, Scene, skip, startup_script, until};
 use machine::host::{
     a_debian_package_is_installed_upgraded_in_mid_job_and_removed, a_host_that_restarts_has_its_job_run_again_and_its_runner_back,
-    a_runner_is_installed_works_is_drained_and_leaves_nothing, an_agent_that_is_killed_on_a_host_clears_up_and_begins_anew,
-    an_rpm_is_installed_upgraded_in_mid_job_and_removed, what_is_refused_installs_nothing,
+    a_runner_is_installed_works_is_drained_and_leaves_nothing, a_user_that_was_there_before_stays,
+    an_agent_that_is_killed_on_a_host_clears_up_and_begins_anew, an_rpm_is_installed_upgraded_in_mid_job_and_removed,
+    what_is_refused_installs_nothing,
 };
 use sandbox::cloud::Kind;
 use sandbox::events::Event;
@@ -81,6 +82,7 @@ machines! {
     a_host_that_restarts_has_its_job_run_again_and_its_runner_back,
     an_agent_that_is_killed_on_a_host_clears_up_and_begins_anew,
     what_is_refused_installs_nothing,
+    a_user_that_was_there_before_stays,
     a_debian_package_is_installed_upgraded_in_mid_job_and_removed,
     an_rpm_is_installed_upgraded_in_mid_job_and_removed,
 }

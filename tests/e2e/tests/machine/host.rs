@@ -205,6 +205,19 @@ async fn runs_again_here(scene: Scene, command: &str) -> Host {
     host
 }
 
+pub async fn a_user_that_was_there_before_stays(scene: Scene) {
+    let host = Host::with_programs(scene).await;
+    host.run("useradd --create-home cml-here").await.succeeded();
+    let before = host.run(FILES).await.stdout;
+    host.install("--job-user=cml-here").await.succeeded();
+    let run = host.scene.job("[ \"$(id -un)\" = cml-here ]");
+    assert_eq!(host.scene.conclusion(run).await, "success");
+    host.run("cml-agent uninstall").await.succeeded();
+    host.run("id cml-here && [ -e ~cml-here/.bashrc ]").await.succeeded();
+    host.is_as(&before).await;
+    host.end().await;
+}
+
 pub async fn what_is_refused_installs_nothing(scene: Scene) {
     let host = Host::with_programs(scene).await;
     let before = host.run(FILES).await.stdout;
