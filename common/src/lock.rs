@@ -31,6 +31,7 @@ pub fn take(state: &Path) -> std::io::Result<Option<File>> {
 }
 
 /// The process that holds the lock of a state directory, if another than this one does.
+/// Not for the one that holds it: to close a file gives up all locks that a process has of it (fcntl(2)).
 pub fn holder(state: &Path) -> Option<i32> {
     let file = OpenOptions::new().write(true).open(state.join(NAME)).ok()?;
     let mut held = whole();
