@@ -139,6 +139,23 @@ async fn a_gentle_stop_lets_it_finish_and_keeps_its_last_lines() {
     assert!(matches!(child.next().await, Output::Exited(_)));
 }
 
+/// Whether this is the test's own process; if not, the test has run in one of its own by now. An orphan without an environment belongs to whichever
+/// program its process supervises, so the tests of one process would end each other's.
+fn is_alone(test: &str) -> bool {
+    const ALONE: &str = "CML_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return true;
+    }
+    let run = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", &format!("supervise::tests::{test}")])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&run.stdout) + String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success() && told.contains("1 passed"), "{told}");
+    false
+}
+
 /// Ignores every polite signal, and has children in the group, in another session, doubly forked, and without its environment.
 const STUBBORN: &str = r#"
 trap '' INT TERM
@@ -154,6 +171,9 @@ const STUBBORN_FILES: [&str; 4] = ["group", "session", "orphan", "hidden"];
 
 #[tokio::test]
 async fn nothing_survives_a_stop() {
+    if !is_alone("nothing_survives_a_stop") {
+        return;
+    }
     let dir = TempDir::new().unwrap();
     let mut child = Child::start(&sh(dir.path(), STUBBORN)).unwrap();
     assert_eq!(child.next().await, Output::Line("ready".into()));
@@ -185,6 +205,9 @@ async fn adopted_orphans_are_reaped_while_it_runs() {
 
 #[tokio::test]
 async fn what_an_earlier_life_left_is_ended_and_nothing_else() {
+    if !is_alone("what_an_earlier_life_left_is_ended_and_nothing_else") {
+        return;
+    }
     let dir = TempDir::new().unwrap();
     let child = Child::start(&sh(dir.path(), STUBBORN)).unwrap();
     let _cleanup = Cleanup(child.pid());

@@ -1,7 +1,7 @@
 //! Every secret of a launch is looked for, wherever a job or a reader of logs could find it.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use e2e::{Scene, startup_script, until};
 use sandbox::faults::{Effect, Fault, Gate};
@@ -38,15 +38,21 @@ async fn scene(forge: Kind) -> Scene {
     .await
 }
 
-/// A script that fails where what its user may read holds a text. It names the text in two halves, so that it does not find itself.
+/// A script that fails where what its user may read holds a text of this run. It names the text in two halves, so that it does not find itself.
 fn search(text: &str) -> String {
     let (head, tail) = text.split_at(text.len() / 2);
+    // No file that is older than the text can hold it, and a disk may be large.
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap() - Duration::from_secs(60);
     format!(
-        "found=$(printf '%s%s' '{head}' '{tail}' | grep -rlsF -f - /etc /home /opt /root /run /tmp /usr/local /var /dev/shm /proc/[0-9]*/environ \
-         /proc/[0-9]*/cmdline 2>/dev/null || :)
+        "files() {{
+           find /etc /home /opt /root /run /tmp /usr/local /var /dev/shm -type f -newerct @{since} -print0
+           printf '%s\\0' /proc/[0-9]*/environ /proc/[0-9]*/cmdline
+         }}
+         found=$(files 2>/dev/null | xargs -0 sh -c 'printf %s%s \"{head}\" \"{tail}\" | grep -lsF -f - \"$@\"' search 2>/dev/null || :)
          echo \"searched as $(id -un)\"
          if [ -n \"$found\" ]; then echo \"found in $found\"; exit 1; fi
-         if env | grep -q '{tail}'; then echo 'found in the environment'; exit 1; fi"
+         if env | grep -q '{tail}'; then echo 'found in the environment'; exit 1; fi",
+        since = since.as_secs()
     )
 }
 
