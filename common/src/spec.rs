@@ -71,6 +71,21 @@ pub enum Executor {
     Shell,
 }
 
+/// What jobs may ask the cloud's metadata service, which would hand them all of the machine's start-up data.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum JobMetadata {
+    /// Nothing.
+    #[default]
+    #[value(alias = "false")]
+    None,
+    /// The credentials of the role that the machine was given for them, and what kind of machine it is.
+    Role,
+    /// All that it tells.
+    #[value(alias = "true")]
+    All,
+}
+
 impl std::fmt::Display for ForgeKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -192,10 +207,10 @@ pub struct RunnerOptions {
     #[arg(long, value_name = "BASE64")]
     pub cloud_startup_script: Option<Script>,
 
-    /// Let jobs reach the cloud's metadata service, and with it the user data and the forge token in it [default: only with `--cloud-permission-set`, whose
-    /// role they get there]
-    #[arg(long)]
-    pub job_metadata: bool,
+    /// What jobs may ask the cloud's metadata service: `none`; `role` for the credentials of `--cloud-permission-set` and the kind of the machine; `all`, and
+    /// with it the start-up data and the forge token in it [default: `role` with `--cloud-permission-set`, else `none`]
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub job_metadata: Option<JobMetadata>,
 
     /// What jobs run in: containers (`docker`), the machine itself (`shell`), or containers where a Docker answers (`auto`)
     #[arg(long, value_enum, default_value_t, value_name = "EXECUTOR")]

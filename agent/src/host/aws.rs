@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use common::http;
+use common::spec::{CloudKind, JobMetadata};
 use jiff::Timestamp;
 use reqwest::{Client, Method, Response, StatusCode};
 use serde::Deserialize;
@@ -12,15 +13,18 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::attention::Attention;
+use super::metadata::Guard;
 use super::silence::Silence;
-use super::{Host, Interruption, Will, guard, power_off};
+use super::{Host, Interruption, Will, power_off};
 
 /// Where the metadata service is, unless `AWS_EC2_METADATA_SERVICE_ENDPOINT` names another address (as for every AWS SDK).
 const ENDPOINT: &str = "http://169.254.169.254";
-/// The same as an address, and in the new protocol. Source:
-/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html>
-const ADDRESS: &str = "169.254.169.254";
-const ADDRESS_V6: &str = "fd00:ec2::254";
+/// It is asked with a hop limit of 1. Source: <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html>
+const GUARD: Guard = Guard {
+    cloud: CloudKind::Aws,
+    v6: Some("fd00:ec2::254"),
+    one_hop: true,
+};
 /// [AWS's own advice][notices] is five; two of the 120 seconds are given for waking the machine less than twenty times a minute (a look
 /// wakes twice: when it is time, and when the answer is there).
 ///
@@ -226,12 +230,12 @@ impl Host for Aws {
         self.attention.set(busy);
     }
 
-    async fn guard_metadata(&self) -> Result<()> {
+    async fn guard_metadata(&self, reach: JobMetadata) -> Result<()> {
         if self.endpoint != ENDPOINT {
             tracing::info!("the metadata service is not where it always is, and not guarded: {}", self.endpoint);
             return Ok(());
         }
-        guard::keep_from(ADDRESS, ADDRESS_V6).await
+        GUARD.set(reach).await
     }
 
     async fn terminate(&self, _: &Will) -> Result<()> {

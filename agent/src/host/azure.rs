@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use async_trait::async_trait;
 use common::log::escape;
 use common::secret::Secret;
+use common::spec::{CloudKind, JobMetadata};
 use common::{http, last_words, phase};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde::Deserialize;
@@ -18,15 +19,20 @@ use tokio::sync::{Mutex, OnceCell};
 use tokio::time::{Instant, sleep};
 
 use super::attention::Attention;
-use super::{Host, Interruption, Will, guard, power_off};
+use super::metadata::Guard;
+use super::{Host, Interruption, Will, power_off};
 use crate::console::Console;
 use compute::Compute;
 use events::{Event, Events};
 
 /// Where the metadata service is, unless `AZURE_POD_IDENTITY_AUTHORITY_HOST` names another address (as for Azure's SDKs).
 const ENDPOINT: &str = "http://169.254.169.254";
-/// The same as an address; it has no other. Source: <https://learn.microsoft.com/en-us/azure/virtual-machines/instance-metadata-service>
-const ADDRESS: &str = "169.254.169.254";
+/// It has no address in the new protocol. Source: <https://learn.microsoft.com/en-us/azure/virtual-machines/instance-metadata-service>
+const GUARD: Guard = Guard {
+    cloud: CloudKind::Azure,
+    v6: None,
+    one_hop: false,
+};
 /// The versions of what is asked for there.
 const EVENTS: &str = "/metadata/scheduledevents?api-version=2020-07-01";
 const COMPUTE: &str = "/metadata/instance/compute?api-version=2021-02-01&format=json";
@@ -298,12 +304,12 @@ impl Host for Azure {
         self.attention.set(busy);
     }
 
-    async fn guard_metadata(&self) -> Result<()> {
+    async fn guard_metadata(&self, reach: JobMetadata) -> Result<()> {
         if self.endpoint != ENDPOINT {
             tracing::info!("the metadata service is not where it always is, and not guarded: {}", self.endpoint);
             return Ok(());
         }
-        guard::keep_web_from(ADDRESS, None).await
+        GUARD.set(reach).await
     }
 
     async fn terminate(&self, will: &Will) -> Result<()> {

@@ -3,6 +3,8 @@
 use anyhow::Result;
 use async_trait::async_trait;
 
+use common::spec::JobMetadata;
+
 use super::{Host, Interruption, Will};
 
 /// A user's own host.
@@ -18,7 +20,7 @@ impl Host for Bare {
         // Nobody is asked here.
     }
 
-    async fn guard_metadata(&self) -> Result<()> {
+    async fn guard_metadata(&self, _: JobMetadata) -> Result<()> {
         // There is none, or it is the owner's business.
         Ok(())
     }

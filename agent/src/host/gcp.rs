@@ -7,17 +7,23 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use common::http;
+use common::spec::{CloudKind, JobMetadata};
 use reqwest::{Client, StatusCode};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::metadata::Guard;
 use super::silence::Silence;
-use super::{Host, Interruption, Will, grace, guard, power_off};
+use super::{Host, Interruption, Will, grace, power_off};
 
 /// Where the metadata service is, unless `GCE_METADATA_HOST` names another host (as for every client of Google's). Not by name: that would
 /// take a name server.
 const HOST: &str = "169.254.169.254";
-/// The same on machines without IPv4. Source: <https://docs.cloud.google.com/compute/docs/metadata/querying-metadata>
-const HOST_V6: &str = "fd20:ce::254";
+/// On machines without IPv4 it has the other address. Source: <https://docs.cloud.google.com/compute/docs/metadata/querying-metadata>
+const GUARD: Guard = Guard {
+    cloud: CloudKind::Gcp,
+    v6: Some("fd20:ce::254"),
+    one_hop: false,
+};
 /// How long the service holds a question, in seconds, while there is nothing new: what [Google's own agent][agent] asks for.
 ///
 /// [agent]: https://github.com/GoogleCloudPlatform/guest-agent
@@ -186,12 +192,12 @@ impl Host for Gcp {
         // The service holds the question until there is something to tell: nothing is seen sooner by asking more often.
     }
 
-    async fn guard_metadata(&self) -> Result<()> {
+    async fn guard_metadata(&self, reach: JobMetadata) -> Result<()> {
         if self.host != HOST {
             tracing::info!("the metadata service is not where it always is, and not guarded: {}", self.host);
             return Ok(());
         }
-        guard::keep_web_from(HOST, Some(HOST_V6)).await
+        GUARD.set(reach).await
     }
 
     /// Deletes itself where its service account may, and powers off in any case: a machine that only stops has a disk left. The console goes with a

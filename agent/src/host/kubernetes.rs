@@ -6,6 +6,8 @@ use anyhow::Result;
 use async_trait::async_trait;
 use nix::libc::SIGTERM;
 
+use common::spec::JobMetadata;
+
 use super::{Host, Interruption, Will, grace};
 
 /// What a cluster leaves a pod that asked for nothing else. Source:
@@ -35,7 +37,7 @@ impl Host for Kubernetes {
         // Nobody is asked here.
     }
 
-    async fn guard_metadata(&self) -> Result<()> {
+    async fn guard_metadata(&self, _: JobMetadata) -> Result<()> {
         // What a pod is told is in files of its own. The service of its node has nothing of ours, and no pod can close it for its own jobs.
         tracing::info!("whether jobs reach the metadata service of the node is the cluster's business: a NetworkPolicy keeps them from it");
         Ok(())

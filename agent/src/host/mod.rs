@@ -5,8 +5,8 @@ mod aws;
 mod azure;
 mod bare;
 mod gcp;
-mod guard;
 mod kubernetes;
+mod metadata;
 mod silence;
 mod ticks;
 
@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::Result;
 use async_trait::async_trait;
 use common::error::{Class, Failure};
-use common::spec::CloudKind;
+use common::spec::{CloudKind, JobMetadata};
 
 /// One per cloud, and one for a user's own host.
 #[async_trait]
@@ -29,11 +29,11 @@ pub trait Host: Send + Sync {
     /// Whether a job runs now, which a notice must reach in time: then it is looked for more often.
     fn attend(&self, busy: bool);
 
-    /// Keeps everybody but root from what the cloud tells this machine, its user data among it.
+    /// Keeps everybody but root from what the cloud tells this machine, its user data among it, but for what jobs may ask.
     ///
     /// # Errors
     /// It cannot be kept: then jobs can read what is in the user data.
-    async fn guard_metadata(&self) -> Result<()>;
+    async fn guard_metadata(&self, reach: JobMetadata) -> Result<()>;
 
     /// Makes the machine go away, and keeps of it what its will says. On a user's own host: does nothing and says so.
     async fn terminate(&self, will: &Will) -> Result<()>;

@@ -161,11 +161,9 @@ impl Agent {
     /// Installs the forge's runner, on a machine whose user data its jobs cannot read.
     pub(super) fn install(&self) -> Effect {
         let (runner, host) = (Arc::clone(&self.runner), Arc::clone(&self.host));
-        let is_open = self.spec.options.job_metadata;
+        let reach = self.spec.options.job_metadata.unwrap_or_default();
         Box::pin(async move {
-            if is_open {
-                tracing::info!("jobs may use the metadata service");
-            } else if let Err(error) = host.guard_metadata().await {
+            if let Err(error) = host.guard_metadata(reach).await {
                 tracing::warn!("jobs can read the user data, and the forge token in it, through the metadata service: {error:#}");
             }
             result(runner.install().await)

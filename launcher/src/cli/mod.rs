@@ -17,6 +17,7 @@ use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command, CommandFactory as _, FromArgMatches as _};
 use common::error::{Class, Failure};
+use common::spec::JobMetadata;
 
 use crate::fleet;
 use crate::options::{Cli, Command as Chosen, LaunchOptions};
@@ -230,15 +231,23 @@ fn options(command: Command, names: &Names, mut settings: Vec<Setting>, vars: &B
         command: Chosen::Runner(runner),
     } = Cli::from_arg_matches(&matches).map_err(|error| refusal::explain(&error, names, &given))?;
     let mut options = runner.launch;
-    // Whoever gives the machine a role gives it to its jobs, unless they say no.
-    let refused = settings
-        .iter()
-        .rfind(|setting| setting.id == "job_metadata")
-        .is_some_and(|setting| setting.value == "false");
-    options.runner.job_metadata |= options.cloud.cloud_permission_set.is_some() && !refused;
+    options.runner.job_metadata = Some(job_metadata(&options)?);
     warnings.extend(support::check_cloud(options.cloud.cloud, &given)?);
     options.runner.labels = labels(&options.runner.labels, given.source("labels").unwrap_or("--labels"))?;
     Ok(Parsed { options, given, warnings })
+}
+
+/// Whoever gives the machine a role gives it to its jobs, unless they say no.
+fn job_metadata(options: &LaunchOptions) -> Result<JobMetadata> {
+    let has_role = options.cloud.cloud_permission_set.is_some();
+    match options.runner.job_metadata {
+        Some(JobMetadata::Role) if !has_role => Err(Failure::new(Class::Usage, "`--job-metadata=role`: the machine is given no role")
+            .hint("name one with `--cloud-permission-set`")
+            .into()),
+        Some(reach) => Ok(reach),
+        None if has_role => Ok(JobMetadata::Role),
+        None => Ok(JobMetadata::None),
+    }
 }
 
 /// The one form that clap reads: `--flag` for a switch that is on, `--flag=value` for all else.

@@ -3,6 +3,7 @@
 
 mod machine {
     pub mod host;
+    pub mod metadata;
 }
 
 use std::path::PathBuf;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 use axum::Router;
@@ -32,6 +32,7 @@ struct Known {
     zone: String,
     image: String,
     user_data: Vec<u8>,
+    has_role: bool,
     spot: bool,
     taken: Option<SystemTime>,
     advised: Option<SystemTime>,
@@ -48,6 +49,7 @@ impl Metadata {
             zone: zone.into(),
             image: get("ImageId"),
             user_data: STANDARD.decode(get("UserData")).unwrap_or_default(),
+            has_role: form.keys().any(|name| name.starts_with("IamInstanceProfile.")),
             spot: get("InstanceMarketOptions.MarketType") == "spot",
             taken: None,
             advised: None,
@@ -131,10 +133,11 @@ const PRIVATE_IP: &str = "172.31.0.10";
 /// One token is as good as another here; that there must be one is what matters.
 const TOKEN: &str = "sandbox-session-token";
 /// All that there is to ask for.
-const VALUES: [&str; 20] = [
+const VALUES: [&str; 21] = [
     "ami-id",
     "events/recommendations/rebalance",
     "hostname",
+    "iam/security-credentials/sandbox-role",
     "instance-id",
     "instance-life-cycle",
     "instance-type",
@@ -153,6 +156,8 @@ const VALUES: [&str; 20] = [
     "spot/instance-action",
     "spot/termination-time",
 ];
+/// How long the credentials of a role live.
+const ROLE_LIFE: Duration = Duration::from_hours(6);
 /// The longest life that may be asked for, in seconds.
 const LONGEST: u32 = 21_600;
 
@@ -244,6 +249,11 @@ impl Known {
             "spot/instance-action" => self.taken.map(|at| json!({ "action": "terminate", "time": time(at) }).to_string()),
             "spot/termination-time" => self.taken.map(time),
             "events/recommendations/rebalance" => self.advised.map(|at| json!({ "noticeTime": time(at) }).to_string()),
+            "iam/security-credentials/sandbox-role" => self.has_role.then(|| {
+                let end = time(SystemTime::now() + ROLE_LIFE);
+                json!({ "Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": "ASIASANDBOX", "SecretAccessKey": "secret", "Token": "session", "Expiration": end })
+                    .to_string()
+            }),
             "mac" => Some(MAC.into()),
             _ => match path.strip_prefix("network/interfaces/macs/")?.strip_prefix(MAC)? {
                 "/device-number" => Some("0".into()),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::error::{Class, Failure, Report};
 use common::forge::Removal;
-use common::spec::{Credential, RunnerSpec};
+use common::spec::{Credential, JobMetadata, RunnerSpec};
 
 use super::{LAST_SIGNAL, Outcome};
 use crate::cloud::{Instance, Life};
@@ -79,14 +79,15 @@ async fn what_an_earlier_launch_left_stopped_is_ended_once_the_runner_is_online(
 #[tokio::test(start_paused = true)]
 async fn jobs_reach_the_metadata_service_where_the_machine_has_a_role_for_them() {
     for (options, reach) in [
-        (&[][..], false),
-        (&["--cloud-permission-set=trainer"], true),
-        (&["--cloud-permission-set=trainer", "--no-job-metadata"], false),
-        (&["--job-metadata"], true),
+        (&[][..], JobMetadata::None),
+        (&["--cloud-permission-set=trainer"], JobMetadata::Role),
+        (&["--cloud-permission-set=trainer", "--job-metadata=none"], JobMetadata::None),
+        (&["--cloud-permission-set=trainer", "--job-metadata=false"], JobMetadata::None),
+        (&["--job-metadata=all"], JobMetadata::All),
     ] {
         let world = World::new(options);
         world.launch().await.unwrap();
-        assert_eq!(world.spec().options.job_metadata, reach, "{options:?}");
+        assert_eq!(world.spec().options.job_metadata, Some(reach), "{options:?}");
     }
 }
 

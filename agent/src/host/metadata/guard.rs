@@ -1,7 +1,6 @@
-//! Keeps jobs from the cloud's metadata service, which hands the user data, and with it the forge token, to whoever asks.
+//! Routing rules by user that keep jobs from the cloud's metadata service, which hands the user data, and with it the forge token, to whoever asks.
 //!
-//! A routing rule by user: it needs no firewall, and fails at once. Root passes, as do its services. What root does for a job passes too:
-//! Docker with the host's network, `sudo`. Bridged containers are one hop further than the service answers.
+//! They need no firewall, and fail at once. Root passes, as do its services. What root does for a job passes too: Docker with the host's network, `sudo`.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -20,34 +19,46 @@ const BEFORE: &str = "99";
 const ROOT: &str = "0-0";
 /// The port of the web.
 const WEB: &str = "80";
+/// The routes of those who are answered by us; a number that nobody else has.
+const TABLE: &str = "25427";
 /// A command that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What ip(8) says of a rule that is there already: an agent that was killed made it.
 const EXISTS: &str = "File exists";
 
-/// Keeps everybody but root from these addresses; `v6` where the machine has it.
+/// Where the web of an address leads for all but root, containers among them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Web {
+    /// Nowhere.
+    Shut,
+    /// To this machine, where we listen; in the new protocol nowhere.
+    Ours,
+}
+
+/// Keeps everybody but root from an address, and so bridged containers where the service answers only the next hop; `v6` where the machine has it.
 ///
 /// # Errors
 /// The rule for `v4` cannot be made.
-pub async fn keep_from(v4: &str, v6: &str) -> Result<()> {
-    if let Err(error) = run(&rule("-6", v6)).await {
+pub async fn keep_from(v4: &str, v6: Option<&str>) -> Result<()> {
+    if let Some(v6) = v6
+        && let Err(error) = run(&rule("-6", v6)).await
+    {
         tracing::debug!("{v6} is not guarded: {error:#}");
     }
     run(&rule("-4", v4)).await
 }
 
-/// The same for a service that answers the web's port, beside others for names and time at the same address, and however many hops away:
-/// containers are kept from it too.
+/// The same for the web's port alone, beside others for names and time at the same address, and however many hops away.
 ///
 /// # Errors
 /// A rule for `v4` cannot be made.
-pub async fn keep_web_from(v4: &str, v6: Option<&str>) -> Result<()> {
+pub async fn web(v4: &str, v6: Option<&str>, leads: Web) -> Result<()> {
     if let Some(v6) = v6
-        && let Err(error) = web_rules("-6", v6).await
+        && let Err(error) = web_rules("-6", v6, Web::Shut).await
     {
         tracing::debug!("{v6} is not guarded: {error:#}");
     }
-    web_rules("-4", v4).await
+    web_rules("-4", v4, leads).await
 }
 
 /// The command that keeps everybody but root from an address.
@@ -58,11 +69,15 @@ fn rule<'a>(family: &'a str, address: &'a str) -> [&'a str; 11] {
 }
 
 /// The first lets root pass, but not what is only passed on, as a container's is: that has no user, and did not begin here (`iif lo`).
-async fn web_rules(family: &str, address: &str) -> Result<()> {
-    for rule in [&pass_root(family, address)[..], &shut(family, address)] {
-        run(rule).await?;
+async fn web_rules(family: &str, address: &str, leads: Web) -> Result<()> {
+    run(&pass_root(family, address)).await?;
+    match leads {
+        Web::Shut => run(&shut(family, address)).await,
+        Web::Ours => {
+            run(&route(family, address)).await?;
+            run(&lead(family, address)).await
+        }
     }
-    Ok(())
 }
 
 fn pass_root<'a>(family: &'a str, address: &'a str) -> [&'a str; 18] {
@@ -75,6 +90,30 @@ fn pass_root<'a>(family: &'a str, address: &'a str) -> [&'a str; 18] {
 fn shut<'a>(family: &'a str, address: &'a str) -> [&'a str; 13] {
     [
         "ip", family, "rule", "add", "to", address, "ipproto", "tcp", "dport", WEB, "priority", PRIORITY, "prohibit",
+    ]
+}
+
+/// The address is ours. What is answered goes to the loopback's address, which is no way around for root.
+fn route<'a>(family: &'a str, address: &'a str) -> [&'a str; 12] {
+    [
+        "ip",
+        family,
+        "route",
+        "replace",
+        "local",
+        address,
+        "dev",
+        "lo",
+        "src",
+        "127.0.0.1",
+        "table",
+        TABLE,
+    ]
+}
+
+fn lead<'a>(family: &'a str, address: &'a str) -> [&'a str; 14] {
+    [
+        "ip", family, "rule", "add", "to", address, "ipproto", "tcp", "dport", WEB, "priority", PRIORITY, "lookup", TABLE,
     ]
 }
 
@@ -97,13 +136,23 @@ mod tests {
     use std::process::{Child, Command, Stdio};
     use std::time::{Duration, Instant};
 
-    use super::{pass_root, rule, shut};
+    use super::{lead, pass_root, route, rule, shut};
     use crate::user::skip;
 
     const ADDRESS: &str = "169.254.169.254";
     const PATIENCE: Duration = Duration::from_secs(30);
     /// Any user but root.
     const JOB: &str = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+
+    /// Answers at the address, whether the machine has it or not: Linux's `IP_TRANSPARENT` is 19.
+    const SERVE: &str = r#"
+import http.server, socket
+class Server(http.server.HTTPServer):
+    def server_bind(self):
+        self.socket.setsockopt(socket.SOL_IP, 19, 1)
+        super().server_bind()
+Server(("169.254.169.254", 80), http.server.SimpleHTTPRequestHandler).serve_forever()
+"#;
 
     /// A network of its own, as long as this lives.
     struct Network(Child);
@@ -237,6 +286,56 @@ mod tests {
         assert!(!container.run(&get(80)), "nor does a container");
         assert!(machine.run(&format!("{JOB} {}", get(53))), "names are not the web");
         assert!(container.run(&get(53)));
+        for service in &mut services {
+            service.kill().unwrap();
+            service.wait().unwrap();
+        }
+    }
+
+    #[test]
+    fn jobs_and_containers_are_led_to_this_machine_and_root_to_the_service() {
+        let name = "jobs_and_containers_are_led_to_this_machine_and_root_to_the_service";
+        let Some((cloud, machine)) = machine() else {
+            skip(name, "needs root and network namespaces");
+            return;
+        };
+        let Some(container) = container(&cloud, &machine) else {
+            skip(name, "needs packets to be passed on");
+            return;
+        };
+        let dir = tempfile::TempDir::new().unwrap();
+        for name in ["cloud", "agent"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            std::fs::write(dir.path().join(name).join("who"), name).unwrap();
+        }
+        let script = dir.path().join("serve.py");
+        std::fs::write(&script, SERVE).unwrap();
+        let serve = |network: &Network, name: &str| {
+            let dir = dir.path().join(name);
+            network.start(&format!("cd {} && exec python3 {}", dir.display(), script.display()))
+        };
+        let mut services = [serve(&cloud, "cloud"), serve(&machine, "agent")];
+        let says = |who: &str| format!("curl -sf -m 5 http://{ADDRESS}/who | grep -qx {who}");
+        let as_job = |who: &str| format!("{JOB} sh -c '{}'", says(who));
+        let deadline = Instant::now() + PATIENCE;
+        while !machine.run(&says("cloud")) {
+            if services.iter_mut().any(|service| service.try_wait().unwrap().is_some()) || Instant::now() > deadline {
+                skip(name, "needs curl and python3");
+                return;
+            }
+        }
+        assert!(
+            machine.run(&as_job("cloud")) && container.run(&says("cloud")),
+            "so far everybody reaches it"
+        );
+        for command in [&pass_root("-4", ADDRESS)[..], &route("-4", ADDRESS), &lead("-4", ADDRESS)] {
+            assert!(machine.run(&command.join(" ")), "{command:?}");
+        }
+        while !machine.run(&as_job("agent")) {
+            assert!(Instant::now() < deadline, "a job does not reach us");
+        }
+        assert!(container.run(&says("agent")), "nor does a container");
+        assert!(machine.run(&says("cloud")), "root does not reach the service any more");
         for service in &mut services {
             service.kill().unwrap();
             service.wait().unwrap();
