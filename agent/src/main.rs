@@ -29,6 +29,7 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use common::error::Report;
 use common::log::{self, Level};
+use common::secret;
 use common::spec::RunnerSpec;
 use zeroize::Zeroizing;
 
@@ -115,6 +116,7 @@ fn say_why(error: &anyhow::Error) {
 }
 
 fn begin(path: &Path) -> Result<u8> {
+    secret::seal();
     let spec = read(path)?;
     log::init(spec.log);
     describe(&spec);

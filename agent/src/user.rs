@@ -1,7 +1,8 @@
 //! The unprivileged user that jobs run as.
 
 use std::ffi::CString;
-use std::fs::Permissions;
+use std::fs::{OpenOptions, Permissions};
+use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,6 +20,9 @@ const HOMES: &str = "/home";
 const PRIVATE: u32 = 0o700;
 /// The longest name of a user. Source: useradd(8).
 const LONGEST: usize = 32;
+/// Who may not have programs started later, and whether the file is to be made: where it is missing, everybody may use cron on Debian, and nobody at.
+/// Sources: crontab(1), at.allow(5).
+const TIMERS: [(&str, bool); 2] = [("/etc/cron.deny", true), ("/etc/at.deny", false)];
 /// Whose members may start containers.
 const DOCKER: &str = "docker";
 
@@ -67,8 +71,22 @@ pub fn job_user(spec: &RunnerSpec) -> Result<Option<User>> {
     if User::named(name)?.is_none() {
         make(name, &instance_path(HOMES).join(name))?;
         tracing::info!("made the user {name} for jobs");
+        deny_timers(name);
     }
     made(name).map(Some)
+}
+
+/// A job that has ended starts nothing any more: cron and at would do it for its user, while the next job runs.
+fn deny_timers(name: &str) {
+    for (path, is_made) in TIMERS {
+        let file = OpenOptions::new().create(is_made).append(true).open(instance_path(path));
+        // The last line of a file that is there may have no end.
+        match file.and_then(|mut file| writeln!(file, "\n{name}")) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => tracing::warn!("jobs may leave timers: writing {path}: {error}"),
+        }
+    }
 }
 
 /// A user of the system's own for the jobs of one runner, made when it is missing.
@@ -221,10 +239,9 @@ impl From<nix::unistd::User> for User {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub fn skip(test: &str, reason: &str) {
-    use std::io::Write as _;
     eprintln!("skipped: {test}: {reason}");
     if let Some(path) = std::env::var_os("CML_TEST_SKIPS") {
-        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(path).unwrap();
+        let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
         writeln!(file, "{test}: {reason}").unwrap();
     }
 }

@@ -28,6 +28,16 @@ impl Secret {
     }
 }
 
+/// Keeps this process's memory, which holds secrets, from everybody but root: no core dump, no debugger, no `/proc/PID/environ` for others of its user.
+/// What it starts dumps no core either; the rest is not inherited.
+pub fn seal() {
+    use nix::sys::{prctl, resource};
+    let sealed = resource::setrlimit(resource::Resource::RLIMIT_CORE, 0, 0).and_then(|()| prctl::set_dumpable(false));
+    if let Err(error) = sealed {
+        tracing::warn!("the memory of this process may be dumped: {error}");
+    }
+}
+
 /// So that clap can parse one; surrounding white space (a pasted newline) is cut.
 impl std::str::FromStr for Secret {
     type Err = std::convert::Infallible;

@@ -38,6 +38,7 @@ use anyhow::{Context as _, Result};
 use clap::builder::StyledStr;
 use common::error::Report;
 use common::log::{self, Level};
+use common::secret;
 
 use cli::{Given, Invocation, Parsed};
 use infer::Surroundings;
@@ -64,6 +65,7 @@ fn run(argv: &[String], vars: BTreeMap<String, String>) -> Result<()> {
         Invocation::Fleet(command, parsed) => (*parsed, Some(command)),
     };
     log::init(parsed.options.generic.log);
+    secret::seal();
     for warning in &parsed.warnings {
         tracing::warn!("{}", warning.0);
     }

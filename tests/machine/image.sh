@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # image.sh: prints the path of a root file system for the machine tests, which it builds of Debian's packages the first time (a minute).
-# It is a cloud's: systemd, cloud-init, Google's guest programs, sudo, curl; and rpm. It needs root and mmdebstrap; kept in ~/.cache/cml, by this script's own checksum.
+# It is a cloud's: systemd, cloud-init, Google's guest programs, sudo, curl, cron, at; and rpm. It needs root and mmdebstrap; kept in ~/.cache/cml, by this script's own checksum.
 set -euo pipefail
 sum=$(sha256sum "$0" | cut -c1-12)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/cml
@@ -10,7 +10,7 @@ exec 9>"$cache/lock"
 flock 9
 if [ ! -d "$image" ]; then
 	rm -rf "$cache"/machine-*
-	packages=systemd,systemd-sysv,dbus,libpam-systemd,cloud-init,curl,ca-certificates,sudo,iproute2,netbase,procps,udev,ifupdown,isc-dhcp-client,google-guest-agent,rpm
+	packages=systemd,systemd-sysv,dbus,libpam-systemd,cloud-init,curl,ca-certificates,sudo,iproute2,netbase,procps,cron,at,udev,ifupdown,isc-dhcp-client,google-guest-agent,rpm
 	options=(--variant=minbase --include="$packages" --dpkgopt=force-unsafe-io)
 	for folder in doc man locale; do options+=(--dpkgopt="path-exclude=/usr/share/$folder/*"); done
 	# shellcheck disable=SC2016 # mmdebstrap's own variable

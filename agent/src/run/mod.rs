@@ -277,6 +277,13 @@ impl Agent {
             self.save();
         }
         self.report(&before, ended);
+        if ended.is_some()
+            && before.job.is_some()
+            && self.state.job.is_none()
+            && let Some(child) = &self.child
+        {
+            child.clear();
+        }
         self.host.attend(self.state.step == Step::Busy);
         if before.job != self.state.job {
             self.remains.job = self.state.job.as_ref().map(|job| Begun::of(job, self.remains.job.as_ref()));

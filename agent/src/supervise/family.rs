@@ -91,16 +91,42 @@ impl Family {
 
     /// Kills all of it at once, without waiting for anything: what was started while the others were looked for is found by the next look.
     pub fn kill(&self) {
-        for _ in 0..LOOKS {
+        Self::kill_all(|| self.members());
+    }
+
+    /// Kills what the program's children left behind when they ended: whatever is not below the program itself. Returns how many there were.
+    pub fn kill_strays(&self) -> usize {
+        Self::kill_all(|| {
             let members = self.members();
-            if members.is_empty() {
-                return;
+            let own: BTreeSet<i32> = members.iter().map(|process| process.pid).collect();
+            let parents: BTreeMap<i32, i32> = Process::all().iter().map(|process| (process.pid, process.parent)).collect();
+            let is_below = |pid: i32| {
+                let above = std::iter::successors(Some(pid), |pid| parents.get(pid).copied().filter(|parent| own.contains(parent)));
+                // A circle cannot be; one that is read while it changes ends.
+                above.take(parents.len()).any(|pid| pid == self.leader)
+            };
+            // What was there before the program did not come from it, though it may be of the same user.
+            let strays = members
+                .iter()
+                .filter(|process| process.start >= self.start && !is_below(process.pid));
+            strays.copied().collect()
+        })
+    }
+
+    fn kill_all(find: impl Fn() -> Vec<Process>) -> usize {
+        let mut killed = BTreeSet::new();
+        for _ in 0..LOOKS {
+            let found = find();
+            if found.is_empty() {
+                break;
             }
-            for process in members {
+            for process in found {
                 signal_one(process.pid, Signal::SIGKILL);
+                killed.insert((process.pid, process.start));
             }
             std::thread::yield_now();
         }
+        killed.len()
     }
 
     /// Ends all of it: SIGTERM once, then SIGKILL until there is nothing left.

@@ -194,6 +194,14 @@ impl Child {
             .map_or_else(|| ExitStatus::from_raw(Signal::SIGKILL as i32), |(status, _)| status)
     }
 
+    /// Kills what a job of it left behind, whatever that has done to hide: all that is not below the program itself. What it starts meanwhile is.
+    pub fn clear(&self) {
+        let left = self.family.kill_strays();
+        if left > 0 {
+            tracing::info!("ended {left} processes that the job left behind");
+        }
+    }
+
     /// Lets the daemons that it left behind live, and goes on reading what they write: a closed pipe would kill them.
     pub fn leave(mut self) {
         tokio::spawn(async move {

@@ -4,6 +4,7 @@
 mod machine {
     pub mod host;
     pub mod metadata;
+    pub mod secrets;
 }
 
 use std::path::PathBuf;
@@ -137,7 +138,7 @@ async fn a_job_is_done_and_the_idle_machine_goes(scene: Scene) {
             .iter()
             .any(|event| event.what == "job-output" && event.detail.ends_with(text))
     };
-    assert!(said("cml") && said("/system.slice/cml-agent.service"), "{}", scene.timeline());
+    assert!(said("cml") && said("/cml.slice/cml-agent.service"), "{}", scene.timeline());
     scene.end().await;
 }
 
