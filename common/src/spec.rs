@@ -86,6 +86,19 @@ pub enum JobMetadata {
     All,
 }
 
+/// Whether jobs may start containers. Whoever may can become root on the machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum JobDocker {
+    /// Where Docker is installed.
+    #[default]
+    #[value(alias = "true")]
+    Auto,
+    /// Never.
+    #[value(alias = "false")]
+    Never,
+}
+
 impl std::fmt::Display for ForgeKind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
@@ -215,6 +228,11 @@ pub struct RunnerOptions {
     /// What jobs run in: containers (`docker`), the machine itself (`shell`), or containers where a Docker answers (`auto`)
     #[arg(long, value_enum, default_value_t, value_name = "EXECUTOR")]
     pub executor: Executor,
+
+    /// Whether jobs on an instance may start containers: where Docker is installed (`auto`), or `never`, as whoever may can become root. Without, they have a
+    /// `/tmp` of their own too
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub docker: JobDocker,
 
     /// Image of the containers that jobs run in which name none
     #[arg(long, default_value = "ubuntu:24.04", value_name = "IMAGE")]

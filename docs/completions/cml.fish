@@ -37,9 +37,14 @@ complete -c cml -n "__fish_cml_using_subcommand runner" -l on-interrupt -d 'Run 
 complete -c cml -n "__fish_cml_using_subcommand runner" -l max-attempts -d 'Never restart a workflow run that has had this many attempts' -r
 complete -c cml -n "__fish_cml_using_subcommand runner" -l provisioning-timeout -d 'Time from the launch until the runner must be online; past it everything is destroyed' -r
 complete -c cml -n "__fish_cml_using_subcommand runner" -l registration-check -d 'How often a runner that has had no job for this long asks the forge whether it is still registered (`never` not to ask)' -r
+complete -c cml -n "__fish_cml_using_subcommand runner" -l job-metadata -d 'What jobs may ask the cloud\'s metadata service: `none`; `role` for the credentials of `--cloud-permission-set` and the kind of the machine; `all`, and with it the start-up data and the forge token in it [default: `role` with `--cloud-permission-set`, else `none`]' -r -f -a "none\t'Nothing'
+role\t'The credentials of the role that the machine was given for them, and what kind of machine it is'
+all\t'All that it tells'"
 complete -c cml -n "__fish_cml_using_subcommand runner" -l executor -d 'What jobs run in: containers (`docker`), the machine itself (`shell`), or containers where a Docker answers (`auto`)' -r -f -a "auto\t'Containers where a Docker answers, else the machine itself'
 docker\t'Containers'
 shell\t'The machine itself'"
+complete -c cml -n "__fish_cml_using_subcommand runner" -l docker -d 'Whether jobs on an instance may start containers: where Docker is installed (`auto`), or `never`, as whoever may can become root. Without, they have a `/tmp` of their own too' -r -f -a "auto\t'Where Docker is installed'
+never\t'Never'"
 complete -c cml -n "__fish_cml_using_subcommand runner" -l docker-image -d 'Image of the containers that jobs run in which name none' -r
 complete -c cml -n "__fish_cml_using_subcommand runner" -l docker-volumes -d 'Volume mount to pass to Docker, e.g. `/var/run/docker.sock:/var/run/docker.sock`; repeatable; only GitLab' -r
 complete -c cml -n "__fish_cml_using_subcommand runner" -l job-user -d 'Unprivileged user that jobs run as, made when it is missing; only for root [default: `cml` on an instance, whoever you are on this host]' -r
@@ -90,7 +95,6 @@ complete -c cml -n "__fish_cml_using_subcommand runner" -l runner-path -d 'The o
 complete -c cml -n "__fish_cml_using_subcommand runner" -l cloud-startup-script -d 'Run this base64-encoded script as root on the instance before the runner starts (its shebang is honoured; it may restart the machine as the last thing that it does)' -r
 complete -c cml -n "__fish_cml_using_subcommand runner" -l no-retry -d 'Don\'t restart the workflow when terminated due to instance disposal or the job time limit'
 complete -c cml -n "__fish_cml_using_subcommand runner" -l single -d 'Terminate the runner after one job. Bitbucket has no runners of one job: there it goes as soon as it has no step, which may be after another one'
-complete -c cml -n "__fish_cml_using_subcommand runner" -l job-metadata -d 'Let jobs reach the cloud\'s metadata service, and with it the user data and the forge token in it [default: only with `--cloud-permission-set`, whose role they get there]'
 complete -c cml -n "__fish_cml_using_subcommand runner" -l reuse -d 'Don\'t launch a new runner if an existing one has the same name or all the labels'
 complete -c cml -n "__fish_cml_using_subcommand runner" -l reuse-idle -d 'Don\'t launch a new runner if one with all the labels is online and idle'
 complete -c cml -n "__fish_cml_using_subcommand runner" -l dry-run -d 'Print what would be done, secrets masked, and do nothing'

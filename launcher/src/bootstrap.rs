@@ -60,6 +60,8 @@ pub struct Bootstrap {
     pub boot_deadline: i64,
     /// How long after the boot the machine goes away whatever becomes of it, if ever.
     pub lifetime: Option<Duration>,
+    /// Whether jobs have a `/tmp` of their own.
+    pub private_tmp: bool,
     /// Who may log in, for debugging.
     pub login: Option<Login>,
 }
@@ -111,11 +113,16 @@ impl Bootstrap {
                 CloudKind::Aws | CloudKind::Gcp | CloudKind::Kubernetes => String::new(),
             },
             "spec" => quote(&self.spec),
-            "unit" => quote(UNIT),
+            "unit" => quote(&unit(self.private_tmp)),
             // A test sees that the script names nothing else.
             other => format!("@@{other}@@"),
         }
     }
+}
+
+/// The unit, as systemd reads it.
+fn unit(private_tmp: bool) -> String {
+    UNIT.replace("@@private_tmp@@", if private_tmp { "yes" } else { "no" })
 }
 
 /// Text before the first placeholder, its name, text after it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use common::forge::{Forge, Platform};
-use common::spec::{Executor, RunnerOptions, RunnerSpec};
+use common::spec::{Executor, JobDocker, RunnerOptions, RunnerSpec};
 use nix::fcntl::OFlag;
 
 use super::environment;
@@ -61,7 +61,7 @@ impl Program {
             // A host of its owner's has other users, whom the jobs' files are nothing to.
             mode: if on_cloud || spec.options.workdir.is_some() { SHARED } else { OWN },
             // Whoever may start containers can become root: on a host of its own, its owner says so.
-            joins_docker: on_cloud || spec.options.executor == Executor::Docker,
+            joins_docker: spec.options.docker != JobDocker::Never && (on_cloud || spec.options.executor == Executor::Docker),
             // Of a relative one, everything below would be relative to itself.
             dir: std::path::absolute(spec.options.workdir.as_ref().unwrap_or(&usual))?,
             user,

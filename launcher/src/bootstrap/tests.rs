@@ -6,7 +6,7 @@ use common::error::{Class, Report};
 use common::spec::CloudKind::{Aws, Gcp, Kubernetes};
 use proptest::prelude::*;
 
-use super::{Bootstrap, Login, SCRIPT, UNIT, check, gzip, limit, placeholder, quote};
+use super::{Bootstrap, Login, SCRIPT, check, gzip, limit, placeholder, quote, unit};
 
 pub mod machine;
 
@@ -27,6 +27,7 @@ fn bootstrap() -> Bootstrap {
         boot_budget: Duration::from_mins(11),
         boot_deadline: 1_790_000_660,
         lifetime: None,
+        private_tmp: false,
         login: None,
     }
 }
@@ -47,7 +48,7 @@ fn hostile() -> Bootstrap {
 fn the_whole_script_with_hostile_values() {
     let text = hostile().render();
     // The unit has its own owner and tests.
-    insta::assert_snapshot!("hostile", text.replace(&quote(UNIT), "'(the unit)'"));
+    insta::assert_snapshot!("hostile", text.replace(&quote(&unit(false)), "'(the unit)'"));
 }
 
 #[test]

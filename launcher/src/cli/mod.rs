@@ -17,7 +17,7 @@ use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, ArgAction, Command, CommandFactory as _, FromArgMatches as _};
 use common::error::{Class, Failure};
-use common::spec::JobMetadata;
+use common::spec::{Executor, JobDocker, JobMetadata};
 
 use crate::fleet;
 use crate::options::{Cli, Command as Chosen, LaunchOptions};
@@ -232,9 +232,22 @@ fn options(command: Command, names: &Names, mut settings: Vec<Setting>, vars: &B
     } = Cli::from_arg_matches(&matches).map_err(|error| refusal::explain(&error, names, &given))?;
     let mut options = runner.launch;
     options.runner.job_metadata = Some(job_metadata(&options)?);
+    if options.runner.docker == JobDocker::Never {
+        options.runner.executor = without_docker(options.runner.executor)?;
+    }
     warnings.extend(support::check_cloud(options.cloud.cloud, &given)?);
     options.runner.labels = labels(&options.runner.labels, given.source("labels").unwrap_or("--labels"))?;
     Ok(Parsed { options, given, warnings })
+}
+
+/// What jobs run in that may not start containers.
+fn without_docker(executor: Executor) -> Result<Executor> {
+    match executor {
+        Executor::Auto | Executor::Shell => Ok(Executor::Shell),
+        Executor::Docker => Err(Failure::new(Class::Usage, "`--docker=never` leaves nothing to run `--executor=docker` with")
+            .hint("leave one of the two out")
+            .into()),
+    }
 }
 
 /// Whoever gives the machine a role gives it to its jobs, unless they say no.

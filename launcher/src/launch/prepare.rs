@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use common::error::{Class, Failure};
 use common::forge::Platform;
-use common::spec::{CloudKind, Credential};
+use common::spec::{CloudKind, Credential, JobDocker};
 use jiff::{SignedDuration, Timestamp};
 use url::Url;
 
@@ -132,6 +132,7 @@ impl Prepared {
             boot_budget: self.boot_budget,
             boot_deadline: self.boot_deadline.as_second(),
             lifetime: lifetime(request),
+            private_tmp: request.options.runner.docker == JobDocker::Never,
             login: self.login.clone(),
         };
         Ok(bootstrap.render())

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use common::error::{Class, Failure, Report};
 use common::forge::Removal;
-use common::spec::{Credential, JobMetadata, RunnerSpec};
+use common::spec::{Credential, Executor, JobMetadata, RunnerSpec};
 
 use super::{LAST_SIGNAL, Outcome};
 use crate::cloud::{Instance, Life};
@@ -88,6 +88,20 @@ async fn jobs_reach_the_metadata_service_where_the_machine_has_a_role_for_them()
         let world = World::new(options);
         world.launch().await.unwrap();
         assert_eq!(world.spec().options.job_metadata, Some(reach), "{options:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_that_may_not_start_containers_run_in_a_shell_and_have_a_place_of_their_own() {
+    for (options, executor, private) in [
+        (&[][..], Executor::Auto, "PrivateTmp=no"),
+        (&["--docker=never"], Executor::Shell, "PrivateTmp=yes"),
+        (&["--docker=false"], Executor::Shell, "PrivateTmp=yes"),
+    ] {
+        let world = World::new(options);
+        world.launch().await.unwrap();
+        assert_eq!(world.spec().options.executor, executor, "{options:?}");
+        assert!(world.order().startup_data.contains(private), "{options:?}");
     }
 }
 
