@@ -78,6 +78,8 @@ complete -c cml -n "__fish_cml_using_subcommand runner" -l cloud-image -d 'Machi
 complete -c cml -n "__fish_cml_using_subcommand runner" -l cloud-kubernetes-node-selector -d 'Kubernetes node selector `key=value`; repeatable' -r
 complete -c cml -n "__fish_cml_using_subcommand runner" -l token -d 'Personal access token [default: `REPO_TOKEN`, else the forge\'s own `GITHUB_TOKEN`, `GITLAB_TOKEN` or `BITBUCKET_TOKEN`]' -r
 complete -c cml -n "__fish_cml_using_subcommand runner" -l token-file -d 'File that the token is read from; `-` for standard input' -r -F
+complete -c cml -n "__fish_cml_using_subcommand runner" -l app-id -d 'GitHub App in place of a token: its client id or its number. Machines get a configuration for one job only: with `--cloud`, `--single` is required' -r
+complete -c cml -n "__fish_cml_using_subcommand runner" -l app-private-key -d 'File of that App\'s private key (PEM); `-` for standard input. The environment may hold the key itself' -r
 complete -c cml -n "__fish_cml_using_subcommand runner" -l repo -d 'Repository, organisation or group: a URL or a slug `owner/repo` [default: the git remote, else the CI\'s own variables]' -r
 complete -c cml -n "__fish_cml_using_subcommand runner" -l driver -d 'Forge of the repository [default: from the repository\'s host, else the CI\'s own variables]' -r -f -a "github\t'GitHub.com, GitHub Enterprise Cloud and Server'
 gitlab\t'GitLab.com and self-managed GitLab'

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use common::error::{Class, Failure};
-use common::forge;
 use common::installation::Installation;
 use common::spec::Executor;
 use common::timeout::Timeout;
@@ -13,6 +12,9 @@ use common::timeout::Timeout;
 use crate::cli::{Given, names};
 use crate::request::Request;
 use crate::session::block_on;
+
+/// What it is.
+const WHAT: &str = "a service of this host";
 
 /// What a service waits for jobs.
 const FOR_EVER: &str = "never";
@@ -23,7 +25,7 @@ const OUT_OF_PLACE: [&str; 4] = ["cloud", "reuse", "reuse_idle", "dry_run"];
 /// Checks the token, and writes the file whole or not at all.
 pub fn run(file: &Path, request: &Request, given: &Given) -> Result<()> {
     let installation = installation(request, given)?;
-    let forge = forge::open(request.forge, &request.repo, &request.token)?;
+    let forge = request.access.open(request.forge, &request.repo)?;
     block_on(forge.check_access())?;
     write(file, &installation).with_context(|| format!("writing {}", file.display()))
 }
@@ -67,7 +69,7 @@ fn installation(request: &Request, given: &Given) -> Result<Installation> {
         name: request.name.clone(),
         repo: request.repo.to_string(),
         options,
-        token: request.token.clone(),
+        token: request.access.token(WHAT)?.clone(),
     })
 }
 

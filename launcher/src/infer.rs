@@ -47,8 +47,6 @@ pub struct Target {
     pub forge: ForgeKind,
     /// Repository, organisation or group page.
     pub repo: Url,
-    /// The token for it.
-    pub token: Secret,
     /// The job that this launcher runs in, if it is one of `repo`.
     pub launch_job: Option<LaunchJob>,
 }
@@ -62,9 +60,11 @@ pub const fn token_variable(forge: ForgeKind) -> &'static str {
     }
 }
 
-/// Every variable that may hold a token, our own options' included: none of them goes on to another program.
+/// Every variable that may hold a token or a key, our own options' included: none of them goes on to another program.
 pub fn token_variables() -> impl Iterator<Item = &'static str> {
     let own = [
+        "CML_RUNNER_APP_PRIVATE_KEY",
+        "CML_APP_PRIVATE_KEY",
         "CML_RUNNER_TOKEN",
         "CML_RUNNER_DRIVER_TOKEN",
         "CML_TOKEN",
@@ -81,7 +81,6 @@ pub fn target(options: &GenericOptions, repo_source: Option<&str>, around: &Surr
     check_path(forge, &repo)?;
     Ok(Target {
         forge,
-        token: around.token(options.token.as_ref(), forge)?,
         launch_job: around.launch_job(forge, &repo),
         repo,
     })
@@ -201,8 +200,8 @@ impl Surroundings {
         })
     }
 
-    /// Another forge's token is never taken: it would be sent to a host that must not see it.
-    fn token(&self, given: Option<&Secret>, forge: ForgeKind) -> Result<Secret> {
+    /// The token: the given one, else that of the surroundings. Another forge's token is never taken: it would be sent to a host that must not see it.
+    pub fn token(&self, given: Option<&Secret>, forge: ForgeKind) -> Result<Secret> {
         let given = given.filter(|token| !token.is_empty()).cloned();
         let own = token_variable(forge);
         let mut variables = TOKENS.into_iter().chain([own]);

@@ -88,11 +88,15 @@ fn is_program(path: &Path) -> bool {
         .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
 }
 
+/// What an agent here is.
+pub const WHAT: &str = "a runner on this host";
+
 /// Becomes the agent; returns only when it cannot.
 pub fn run(request: Request, host: &Host) -> Result<()> {
     let agent = host.agent()?;
     let state = host.state(&request)?;
     let request = on_this_host(request)?;
+    request.access.token(WHAT)?;
     make_private(&state).with_context(|| format!("creating {}", state.display()))?;
     let lock = take(&state, &request.name)?;
     let spec = state.join("spec.json");
@@ -111,6 +115,7 @@ pub fn run(request: Request, host: &Host) -> Result<()> {
 pub fn plan(request: Request, host: &Host) -> Result<String> {
     let spec = host.state(&request)?.join("spec.json");
     let request = on_this_host(request)?;
+    request.access.token(WHAT)?;
     let masked = request
         .spec(Credential::Token(Secret::new(Secret::default().to_string())))
         .to_json()?;
@@ -143,7 +148,7 @@ fn write_spec(path: &Path, request: &Request) -> Result<()> {
     let folder = path.parent().context("it has no folder")?;
     // Such a file is made with mode 0600.
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    let json = request.spec(Credential::Token(request.token.clone())).to_json()?;
+    let json = request.spec(Credential::Token(request.access.token(WHAT)?.clone())).to_json()?;
     file.write_all(json.as_bytes())?;
     file.as_file().sync_all()?;
     file.persist(path)?;

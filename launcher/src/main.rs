@@ -11,6 +11,7 @@
     allow(dead_code)
 )]
 
+mod access;
 mod bootstrap;
 mod catalog;
 mod cli;
@@ -39,10 +40,13 @@ use clap::builder::StyledStr;
 use common::error::Report;
 use common::log::{self, Level};
 use common::secret;
+use common::spec::ForgeKind;
 
+use access::{Access, App};
 use cli::{Given, Invocation, Parsed};
 use infer::Surroundings;
 use launch::Ended;
+use options::GenericOptions;
 use request::Request;
 
 fn main() -> ExitCode {
@@ -88,25 +92,38 @@ fn run(argv: &[String], vars: BTreeMap<String, String>) -> Result<()> {
 /// Fills in what the options leave open.
 fn request(parsed: Parsed, vars: BTreeMap<String, String>) -> Result<(Request, Given)> {
     let Parsed { mut options, given, .. } = parsed;
-    if let Some(file) = &options.generic.token_file {
-        options.generic.token = Some(infer::token_of(file)?);
-    }
     let remote = if options.generic.repo.is_none() { git_remote() } else { None };
-    let target = infer::target(&options.generic, given.source("repo"), &Surroundings { vars, remote })?;
+    let around = Surroundings { vars, remote };
+    let target = infer::target(&options.generic, given.source("repo"), &around)?;
     cli::support::check_forge(target.forge, &given)?;
     common::forge::check_labels(target.forge, &options.runner.labels, options.runner.executor)?;
+    let access = access(&mut options.generic, &given, target.forge, &around)?;
     let named = options.decision.name.as_deref();
     let host = options.decision.export.as_ref().and_then(|_| infer::host_name());
     let request = Request {
         forge: target.forge,
         repo: target.repo,
-        token: target.token,
+        access,
         name: infer::name(named.or(host.as_deref()))?,
         named_by_user: named.is_some(),
         launch_job: target.launch_job,
         options,
     };
     Ok((request, given))
+}
+
+/// An App wins over the token of the surroundings, as a given token does.
+fn access(options: &mut GenericOptions, given: &Given, forge: ForgeKind, around: &Surroundings) -> Result<Access> {
+    // Neither is kept where it was read.
+    if let (Some(id), Some(key)) = (&options.app_id, options.app_private_key.take()) {
+        let source = given.source("app_private_key").unwrap_or("--app-private-key");
+        return Ok(Access::App(App::new(id, &key, source)?));
+    }
+    let given = match &options.token_file {
+        Some(file) => Some(infer::token_of(file)?),
+        None => options.token.take(),
+    };
+    around.token(given.as_ref(), forge).map(Access::Token)
 }
 
 fn on_this_host(request: Request) -> Result<()> {

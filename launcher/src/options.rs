@@ -65,6 +65,14 @@ pub struct GenericOptions {
     #[arg(long, value_name = "FILE", conflicts_with = "token")]
     pub token_file: Option<PathBuf>,
 
+    /// GitHub App in place of a token: its client id or its number. Machines get a configuration for one job only: with `--cloud`, `--single` is required
+    #[arg(long, value_name = "ID", conflicts_with_all = ["token", "token_file"])]
+    pub app_id: Option<String>,
+
+    /// File of that App's private key (PEM); `-` for standard input. The environment may hold the key itself
+    #[arg(long, value_name = "FILE", hide_env_values = true, conflicts_with_all = ["token", "token_file"])]
+    pub app_private_key: Option<Secret>,
+
     /// Repository, organisation or group: a URL or a slug `owner/repo` [default: the git remote, else the CI's own variables]
     #[arg(long, value_name = "REPO")]
     pub repo: Option<String>,

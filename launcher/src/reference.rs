@@ -58,7 +58,7 @@ const INFERENCE: &str = "\
 | forge | `--driver`; the repository's host (github.com, ghe.com, gitlab.com, bitbucket.org); the CI that it runs in |
 | token | `--token`; `REPO_TOKEN`; `repo_token`; the forge's own `GITHUB_TOKEN`, `GITLAB_TOKEN` or `BITBUCKET_TOKEN` |
 
-`--token-file` stands where `--token` does. A slug `OWNER/REPO` lies on the CI's own server, else on the public server of `--driver`, else on github.com. Credentials in an address,
+`--token-file` stands where `--token` does; a GitHub App (`--app-id`, `--app-private-key`) stands in place of all of them: [forges](forges.md#a-github-app). A slug `OWNER/REPO` lies on the CI's own server, else on the public server of `--driver`, else on github.com. Credentials in an address,
 `.git` and trailing slashes are cut; a token is never sent in clear, so `http:` becomes `https:` except for addresses on this host.
 ";
 

@@ -1,9 +1,9 @@
 //! What a launch starts from: the parsed command line, and what was inferred from the surroundings.
 
-use common::secret::Secret;
 use common::spec::{Credential, ForgeKind, LaunchJob, RunnerSpec, SPEC_VERSION};
 use url::Url;
 
+use crate::access::Access;
 use crate::options::LaunchOptions;
 
 /// One launch. Everything is checked as far as it can be without asking anyone.
@@ -13,8 +13,8 @@ pub struct Request {
     pub forge: ForgeKind,
     /// Repository, organisation or group page, without credentials and without `.git`.
     pub repo: Url,
-    /// The forge token.
-    pub token: Secret,
+    /// What the forge is spoken to with.
+    pub access: Access,
     /// The options as given, defaults filled in.
     pub options: LaunchOptions,
     /// The runner's name: the user's, else `cml-` and ten random characters.

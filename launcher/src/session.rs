@@ -1,7 +1,7 @@
 //! One command's conversation with a forge and a cloud, which a signal can end.
 
 use anyhow::{Context as _, Result};
-use common::forge::{self, Forge};
+use common::forge::Forge;
 use tokio::runtime::Builder;
 
 use crate::cloud::{self, Cloud};
@@ -33,7 +33,7 @@ impl Session {
         let kind = request.options.cloud.cloud.context("no cloud was asked for")?;
         block_on(async {
             let mut signals = Signals::listen()?;
-            let forge = forge::open(request.forge, &request.repo, &request.token)?;
+            let forge = request.access.open(request.forge, &request.repo)?;
             let cloud = stoppable(&mut signals, cloud::open(kind, &request.options.cloud)).await?;
             work(Self { forge, cloud, signals }).await
         })

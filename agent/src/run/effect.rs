@@ -305,6 +305,16 @@ impl Agent {
         let pending = pending(&request);
         // From now on somebody else can finish it, if this machine leaves its word.
         self.pending = (!pending.is_empty()).then(|| pending.clone());
+        if self.single_use {
+            let next = if pending.is_empty() {
+                "which one it was is not known"
+            } else {
+                "`cml runner reap` does it"
+            };
+            tracing::warn!("this machine may not run the interrupted job again: {next}");
+            console.phase(phase::RERUN, Phase::Fail, &pending);
+            return Some(at_once(Event::Failed("there is no token on this machine".into())));
+        }
         Some(Box::pin(async move {
             console.phase(phase::RERUN, Phase::Begin, &pending);
             match forge.rerun(&request).await {

@@ -77,7 +77,7 @@ impl Agent {
         let held = std::mem::replace(&mut spec.credential, Credential::Token(Secret::default()));
         let (token, jit) = match held {
             Credential::Token(token) => (token, None),
-            // It may do nothing but run one job; what needs a token is not asked for.
+            // It may do nothing but run one job; what needs a token is not asked for, or left to others.
             Credential::Jit(config) => (Secret::default(), Some(config)),
         };
         let forge: Arc<dyn Forge> = forge::open(spec.forge, &spec.repo, &token)?.into();
@@ -94,7 +94,7 @@ impl Agent {
             single: spec.options.single || single_use,
             lingers: runner::lingers(spec.forge),
             save: spec.options.on_interrupt.is_some(),
-            rerun: !spec.options.no_retry && !single_use,
+            rerun: !spec.options.no_retry,
         };
         Ok(Self {
             console,

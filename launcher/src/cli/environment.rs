@@ -9,9 +9,11 @@ use super::names::{Kind, Names, Opt, PREFIX};
 use super::{Setting, Warning};
 
 /// What a command line says only for itself: where its token is, and what it prints.
-const ONCE: [&str; 10] = [
+const ONCE: [&str; 12] = [
     "token",
     "token_file",
+    "app_id",
+    "app_private_key",
     "export",
     "state_dir",
     "reuse",

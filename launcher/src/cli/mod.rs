@@ -235,6 +235,7 @@ fn options(command: Command, names: &Names, mut settings: Vec<Setting>, vars: &B
     if options.runner.docker == JobDocker::Never {
         options.runner.executor = without_docker(options.runner.executor)?;
     }
+    support::check_app(&options.generic, &given)?;
     warnings.extend(support::check_cloud(options.cloud.cloud, &given)?);
     options.runner.labels = labels(&options.runner.labels, given.source("labels").unwrap_or("--labels"))?;
     Ok(Parsed { options, given, warnings })

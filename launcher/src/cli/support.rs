@@ -7,6 +7,8 @@ use common::error::{Class, Failure};
 use common::spec::{CloudKind, ForgeKind};
 
 use super::{Given, Warning};
+use crate::access::PEM;
+use crate::options::GenericOptions;
 
 /// The clouds that support an option; one that is not here is every cloud's.
 const CLOUDS: [(&str, &[CloudKind]); 7] = [
@@ -22,7 +24,9 @@ const CLOUDS: [(&str, &[CloudKind]); 7] = [
 ];
 
 /// The forges that support an option; one that is not here is every forge's.
-const FORGES: [(&str, &[ForgeKind]); 4] = [
+const FORGES: [(&str, &[ForgeKind]); 6] = [
+    ("app_id", &[ForgeKind::GitHub]),
+    ("app_private_key", &[ForgeKind::GitHub]),
     ("executor", &[ForgeKind::GitLab, ForgeKind::Bitbucket]),
     ("docker_image", &[ForgeKind::GitLab]),
     ("docker_volumes", &[ForgeKind::GitLab]),
@@ -43,6 +47,25 @@ pub fn check_cloud(cloud: Option<CloudKind>, given: &Given) -> Result<Vec<Warnin
         .map(|source| Warning(format!("`{source}` has no effect without `--cloud-spot`")))
         .into_iter()
         .collect())
+}
+
+/// Refuses half of a GitHub App, and its key on a command line, which every user of a machine can read.
+pub fn check_app(options: &GenericOptions, given: &Given) -> Result<()> {
+    let failure = match (given.source("app_id"), given.source("app_private_key")) {
+        (Some(id), None) => Failure::new(Class::Usage, format!("`{id}` is given without `--app-private-key`"))
+            .hint("`--app-private-key` names the file of the App's private key, or CML_RUNNER_APP_PRIVATE_KEY holds the key itself"),
+        (None, Some(key)) => Failure::new(Class::Usage, format!("`{key}` is given without `--app-id`"))
+            .hint("`--app-id` is the client id, or the number, that the App's settings show"),
+        (_, Some(key)) if key.starts_with('-') && options.app_private_key.as_ref().is_some_and(|key| key.expose().starts_with(PEM)) => {
+            Failure::new(
+                Class::Usage,
+                format!("`{key}` holds the key itself, and every user of a machine can read its command lines"),
+            )
+            .hint("set CML_RUNNER_APP_PRIVATE_KEY to it, or name a file that holds it")
+        }
+        _ => return Ok(()),
+    };
+    Err(failure.into())
 }
 
 /// Whether it is for the runner to say what jobs run in.

@@ -19,6 +19,8 @@ fn options(repo: Option<&str>, driver: Option<ForgeKind>) -> GenericOptions {
     GenericOptions {
         token: Some(Secret::new("t")),
         token_file: None,
+        app_id: None,
+        app_private_key: None,
         repo: repo.map(str::to_owned),
         driver,
         log: Level::Info,
@@ -176,9 +178,8 @@ fn what_cannot_be_inferred_is_said() {
 #[test]
 fn the_token_of_another_forge_is_never_taken() {
     let token = |given: Option<&str>, vars: &[(&str, &str)]| {
-        let mut options = options(Some("https://gitlab.com/a/b"), None);
-        options.token = given.map(Secret::new);
-        target(&options, None, &around(None, vars)).map(|found| found.token.expose().to_owned())
+        let found = around(None, vars).token(given.map(Secret::new).as_ref(), ForgeKind::GitLab);
+        found.map(|token| token.expose().to_owned())
     };
     let all = [
         ("REPO_TOKEN", "repo"),

@@ -69,6 +69,11 @@ pub fn run(request: &Request) -> Result<Ended> {
             cloud: &*session.cloud,
             start,
         };
+        let decision = &request.options.decision;
+        // With these it may come to no machine.
+        if !decision.reuse && !decision.reuse_idle {
+            launch.token()?;
+        }
         if request.options.decision.dry_run {
             return stoppable(&mut session.signals, launch.plan()).await.map(Ended::Plan);
         }
@@ -78,7 +83,7 @@ pub fn run(request: &Request) -> Result<Ended> {
 
 /// With `--reuse` or `--reuse-idle`, before a runner is started on this host: one that is there and makes it unnecessary.
 pub fn reusable(request: &Request) -> Result<Option<Outcome>> {
-    let forge = forge::open(request.forge, &request.repo, &request.token)?;
+    let forge = request.access.open(request.forge, &request.repo)?;
     Ok(match block_on(ask(request, &*forge))? {
         Decision::Launch => None,
         Decision::Reuse { runner, message } => {
@@ -131,7 +136,7 @@ impl Launch<'_> {
             making: Making::NotAsked,
             may_be_registered: false,
             registration: None,
-            secrets: vec![self.request.token.clone()],
+            secrets: self.token().ok().flatten().cloned().into_iter().collect(),
         };
         let deadline = self.start + self.prepared.budget;
         let work = timeout_at(deadline, self.work(&mut made));
@@ -197,15 +202,23 @@ impl Launch<'_> {
         Outcome::Launched(instance)
     }
 
-    /// Whether the machine gets a configuration for one job only, with which nothing else can be done.
-    fn is_single_use(&self) -> bool {
-        let options = &self.request.options.runner;
-        options.single && options.no_retry && forge::has_single_use(self.request.forge)
+    /// The token that the machine gets; none where it gets a configuration for one job only, with which nothing else can be done.
+    fn token(&self) -> Result<Option<&Secret>> {
+        let (options, access) = (&self.request.options.runner, &self.request.access);
+        // An App's machine leaves a job that was interrupted to `cml runner reap`.
+        let needs_none = options.single && (options.no_retry || access.is_app());
+        if needs_none && forge::has_single_use(self.request.forge) {
+            return Ok(None);
+        }
+        access.token("a machine for more than one job").map(Some)
     }
 
     async fn credential(&self, made: &mut Made) -> Result<Credential> {
-        if !self.is_single_use() {
-            return Ok(Credential::Token(self.request.token.clone()));
+        if let Some(token) = self.token()? {
+            return Ok(Credential::Token(token.clone()));
+        }
+        if !self.request.options.runner.no_retry {
+            tracing::info!("if its job is interrupted, `cml runner reap` runs it again: the machine has no token to do so");
         }
         let enroll = Enroll {
             name: self.request.name.clone(),
@@ -317,16 +330,19 @@ impl Launch<'_> {
 
     /// What the launch would do; only reads.
     async fn plan(&self) -> Result<String> {
-        let mut masked = self.request.clone();
-        masked.token = Secret::new(Secret::default().to_string());
-        let credential = if self.is_single_use() { Credential::Jit } else { Credential::Token };
-        let order = self.prepared.order(&masked, credential(masked.token.clone()))?;
+        let masked = Secret::new(Secret::default().to_string());
+        let credential = if self.token()?.is_some() {
+            Credential::Token
+        } else {
+            Credential::Jit
+        };
+        let order = self.prepared.order(self.request, credential(masked.clone()))?;
         let calls = self.cloud.plan(&order).await.context("planning the instance")?;
         let mut script = order.startup_data;
         let options = &self.request.options.runner;
         for own in [&options.cloud_startup_script, &options.on_interrupt].into_iter().flatten() {
             // It may hold a token too.
-            script = script.replace(&String::from(own.clone()), masked.token.expose());
+            script = script.replace(&String::from(own.clone()), masked.expose());
         }
         Ok(format!("{}\n\n# start-up data\n{script}", calls.join("\n")))
     }

@@ -1,5 +1,6 @@
 //! GitHub's REST API, of github.com, of GitHub Enterprise Cloud with data residency, and of GitHub Enterprise Server.
 
+pub mod app;
 mod find;
 mod refusal;
 mod rerun;
@@ -41,10 +42,8 @@ pub struct GitHub {
 impl GitHub {
     /// Reads the page's address; asks nothing yet.
     pub fn new(repo: &Url, token: &Secret) -> Result<Self> {
-        let version = HeaderName::from_static("x-github-api-version");
-        let headers = [(ACCEPT, "application/vnd.github+json"), (version, API_VERSION)];
         Ok(Self {
-            api: Api::new(&format!("Bearer {}", token.expose()), &headers)?,
+            api: api(token)?,
             scope: Scope::parse(repo)?,
         })
     }
@@ -154,6 +153,13 @@ impl GitHub {
         }
         Ok(())
     }
+}
+
+/// What speaks to any GitHub with this token.
+fn api(token: &Secret) -> Result<Api> {
+    let version = HeaderName::from_static("x-github-api-version");
+    let headers = [(ACCEPT, "application/vnd.github+json"), (version, API_VERSION)];
+    Api::new(&format!("Bearer {}", token.expose()), &headers)
 }
 
 #[derive(Deserialize)]

@@ -73,6 +73,11 @@ impl Scope {
         matches!(self.kind, Kind::Repository(..)).then(|| self.path())
     }
 
+    /// Whether it is an enterprise.
+    pub const fn is_enterprise(&self) -> bool {
+        matches!(self.kind, Kind::Enterprise(_))
+    }
+
     /// Which permission a token needs to register runners here, in GitHub's words.
     pub const fn runner_permission(&self) -> &'static str {
         match self.kind {

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::servers::{Fault, Servers, State};
+use crate::access::Access;
 use crate::cli::{self, Invocation};
 use crate::cloud::{Instance, Life, Order};
 use crate::launch::prepare::Prepared;
@@ -34,7 +35,7 @@ pub fn request(options: &[&str]) -> Request {
     Request {
         forge: ForgeKind::GitHub,
         repo: "https://github.com/octo/train".parse().unwrap(),
-        token: Secret::new("ghp_canary"),
+        access: Access::Token(Secret::new("ghp_canary")),
         named_by_user: name.is_some(),
         name: name.unwrap_or_else(|| "cml-made".to_owned()),
         launch_job: None,

@@ -53,7 +53,7 @@ impl Place<'_> {
         format!("{}/repos/{}/{}{rest}", self.api, self.owner, self.repo)
     }
 
-    fn owner(&self) -> Value {
+    pub fn owner(&self) -> Value {
         let url = format!("{}/users/{}", self.api, self.owner);
         let mut owner = json!({ "login": self.owner, "id": 1, "node_id": "U_1", "gravatar_id": "", "type": "User", "site_admin": false });
         for key in [

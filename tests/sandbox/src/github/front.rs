@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
 use super::rest::Refusal;
-use super::{GitHub, Own, answers, hosted, protocol, rest};
+use super::{GitHub, Own, answers, app, hosted, protocol, rest};
 use crate::ci::{Asked, Forge, Message};
 
 /// The path of the API on a GitHub Enterprise Server.
@@ -71,10 +71,10 @@ impl Forge for Own {
         };
         let said = said.to_str().unwrap_or_default();
         let token = said.strip_prefix("Bearer ").or_else(|| said.strip_prefix("token "));
-        if token == Some(&self.options.token) {
-            None
-        } else {
-            refuse(401, "Bad credentials")
+        match app::check(self, asked, token.unwrap_or_default()) {
+            _ if token == Some(&self.options.token) && !app::is_for_apps(&asked.path) => None,
+            Ok(()) => None,
+            Err(Refusal(status, words)) => refuse(status, &words),
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod again;
 mod answers;
+pub mod app;
 mod front;
 mod hosted;
 mod order;
@@ -42,6 +43,8 @@ pub struct Options {
     pub truncate_archive: bool,
     /// What the API says of the runner's archive; GitHub's description calls it optional.
     pub checksum: Checksum,
+    /// The App that may have tokens made.
+    pub app: app::Options,
     /// Where every exchange is written down, one JSON object a line.
     pub record: Option<PathBuf>,
 }
@@ -55,6 +58,7 @@ impl Default for Options {
             lock_expiry: Duration::from_secs(3),
             truncate_archive: false,
             checksum: Checksum::Right,
+            app: app::Options::default(),
             record: std::env::var_os("CML_SANDBOX_RECORD").map(PathBuf::from),
         }
     }
@@ -66,6 +70,8 @@ pub struct Own {
     archives: Mutex<Vec<Bytes>>,
     /// Of the whole archive of the runner.
     sha256: String,
+    /// The tokens that its App had made.
+    minted: Mutex<Vec<app::Minted>>,
 }
 
 /// A GitHub; clones share it.
@@ -91,6 +97,7 @@ impl GitHub {
             options,
             archives: Mutex::new(vec![archive]),
             sha256,
+            minted: Mutex::default(),
         };
         Self::open(own, setup, front::app()).await
     }
@@ -103,6 +110,11 @@ impl GitHub {
     /// The token that is accepted.
     pub fn token(&self) -> &str {
         &self.own().options.token
+    }
+
+    /// The tokens that its App had made so far.
+    pub fn minted(&self) -> Vec<app::Minted> {
+        lock(&self.own().minted).clone()
     }
 
     /// Where the runner's archive is.

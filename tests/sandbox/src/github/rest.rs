@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::PREFIX;
-use super::{GitHub, answers, runners, runs};
+use super::{GitHub, answers, app, runners, runs};
 use crate::ci::{Page as Part, RunId};
 
 /// Items on a page, unless another number is asked for.
@@ -20,6 +20,7 @@ pub fn routes() -> Router<GitHub> {
     let own = |scope: &str| {
         let path = |rest: &str| format!("{scope}/actions/runners{rest}");
         Router::new()
+            .route(&format!("{scope}/installation"), get(app::installation))
             .route(&path(""), get(runners::list))
             .route(&path("/registration-token"), post(runners::registration_token))
             .route(&path("/remove-token"), post(runners::remove_token))
@@ -42,6 +43,7 @@ pub fn routes() -> Router<GitHub> {
     own("/repos/{owner}/{repo}")
         .merge(own("/orgs/{owner}"))
         .nest("/repos/{owner}/{repo}/actions", runs)
+        .route("/app/installations/{id}/access_tokens", post(app::mint))
 }
 
 /// An answer or a refusal.
