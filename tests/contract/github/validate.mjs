@@ -15,6 +15,11 @@ ajv.addFormat("timezone", true).addFormat("repo.nwo", true).addFormat("ssh-key-f
 (function allowNull(node) {
   if (node === null || typeof node !== "object") return;
   if (node.nullable === true && Array.isArray(node.enum) && !node.enum.includes(null)) node.enum.push(null);
+  // The validator takes the word only beside a type.
+  if (node.nullable === true && !node.type && Array.isArray(node.anyOf)) {
+    delete node.nullable;
+    node.anyOf.push({ type: "null" });
+  }
   Object.values(node).forEach(allowNull);
 })(api);
 // Registered as a whole so that its own `$ref`s resolve.

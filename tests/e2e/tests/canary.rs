@@ -1,11 +1,13 @@
 //! Every secret of a launch is looked for, wherever a job or a reader of logs could find it.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
 use e2e::{Scene, startup_script, until};
 use sandbox::faults::{Effect, Fault, Gate};
 use sandbox::forge::Kind;
+use sandbox::github::app::{CLIENT_ID, KEY};
 use sandbox::standin;
 use sandbox::world::Options;
 
@@ -159,6 +161,48 @@ async fn shows_no_argument(scene: Scene) {
     for seen in [while_registering, while_working] {
         assert!(!seen.contains(&token), "the token is an argument");
         assert!(!seen.contains(own), "a runner's own token is an argument");
+    }
+    scene.end().await;
+}
+
+#[tokio::test]
+async fn the_key_of_an_app_and_its_tokens_stay_with_the_launcher() {
+    if !e2e::is_isolated("the_key_of_an_app_and_its_tokens_stay_with_the_launcher") {
+        return;
+    }
+    let scene = Scene::new().await;
+    let key = KEY.lines().nth(3).unwrap();
+    let registers = Gate::default();
+    scene.world.forge.faults().add(Fault {
+        request: "POST /repos/*/generate-jitconfig".into(),
+        skip: 0,
+        times: 1,
+        effect: Effect::Hold(registers.clone()),
+    });
+    let line = ["runner", "--cloud=aws", "--labels=gpu", "--single", "--no-retry", "--log=debug"];
+    let mut command = scene.world.launcher(&line);
+    command.env("CML_RUNNER_APP_ID", CLIENT_ID).env("CML_RUNNER_APP_PRIVATE_KEY", KEY);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    registers.reached().await;
+    let mut seen = arguments();
+    registers.open();
+    let launched = Scene::finish(child).await;
+    launched.succeeded();
+    let minted = scene.world.github().minted();
+    // By now its token is known, and a job can look for it.
+    let run = scene.job(&minted.iter().map(|minted| search(&minted.token) + "\n").collect::<String>());
+    assert_eq!(scene.conclusion(run).await, "success", "{}", scene.timeline());
+    scene.all_gone().await;
+    assert!(seen.contains("--single --no-retry"), "{seen}");
+    seen += &(scene.timeline() + &launched.stderr + &launched.stdout);
+    seen += &scene.world.fleet.script(&scene.world.fleet.instances()[0].id).unwrap();
+    for secret in minted
+        .iter()
+        .map(|minted| minted.token.as_str())
+        .chain([key, scene.world.forge.token()])
+    {
+        assert!(!seen.contains(secret), "an argument, a log or the user data tells a secret");
     }
     scene.end().await;
 }

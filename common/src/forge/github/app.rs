@@ -131,10 +131,11 @@ impl App {
             token: Secret,
             expires_at: Timestamp,
         }
-        let mut body = json!({ "permissions": { (needed.name): WRITE } });
-        if let Some(name) = repository.and_then(|path| path.rsplit('/').next()) {
-            body["repositories"] = json!([name]);
-        }
+        let permissions = json!({ (needed.name): WRITE });
+        let body = match repository.and_then(|path| path.rsplit('/').next()) {
+            Some(name) => json!({ "permissions": permissions, "repositories": [name] }),
+            None => json!({ "permissions": permissions }),
+        };
         let path = format!("/app/installations/{}/access_tokens", installation.id);
         let answer = self.call(Method::POST, &path, Some(&body)).await?;
         if answer.status != StatusCode::CREATED {
