@@ -173,7 +173,7 @@ pub struct Limits {
     pub lingers: bool,
     /// Whether there is a script to save a job's work: `--on-interrupt`
     pub save: bool,
-    /// Neither `--no-retry`, nor a credential that cannot.
+    /// Whether an interrupted job is to run again, be it only by who finds its note: not `--no-retry`.
     pub rerun: bool,
 }
 
