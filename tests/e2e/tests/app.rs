@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::time::Duration;
 
-use e2e::{NOTICE, Outcome, Scene, until};
+use e2e::{Outcome, Scene, until};
+use sandbox::cloud;
 use sandbox::forge::Kind;
 use sandbox::github::app::{self, CLIENT_ID, KEY, NUMBER};
 use sandbox::github::{self};
@@ -24,15 +25,16 @@ async fn scene(app: app::Options) -> Scene {
     };
     Scene::with(Options {
         forge: forge.into(),
-        notice: Some(NOTICE),
         ..Options::default()
     })
     .await
 }
 
 /// A command with the App, and no token.
-fn command(scene: &Scene, args: &[&str]) -> tokio::process::Command {
-    let mut command = scene.world.launcher(&[&["runner"], args].concat());
+fn command<S: AsRef<str>>(scene: &Scene, args: &[S]) -> tokio::process::Command {
+    let mut command = scene
+        .world
+        .launcher(&std::iter::once("runner").chain(args.iter().map(AsRef::as_ref)).collect::<Vec<_>>());
     command.env_remove("REPO_TOKEN").env(ID, CLIENT_ID).env(PRIVATE_KEY, KEY);
     command
 }
@@ -47,16 +49,17 @@ async fn run(command: &mut tokio::process::Command) -> Outcome {
 }
 
 /// The options of a launch.
-const LAUNCH: [&str; 5] = [
-    "--cloud=aws",
-    "--labels=gpu",
-    "--idle-timeout=10s",
-    "--provisioning-timeout=40s",
-    "--log=debug",
-];
+const LAUNCH: [&str; 4] = ["--labels=gpu", "--idle-timeout=10s", "--provisioning-timeout=40s", "--log=debug"];
 
 async fn launch(scene: &Scene, more: &[&str]) -> Outcome {
-    run(&mut command(scene, &[&LAUNCH, more].concat())).await
+    run(&mut command(scene, &line(scene, more))).await
+}
+
+/// The command line of a launch on the world's cloud.
+fn line(scene: &Scene, more: &[&str]) -> Vec<String> {
+    let own = scene.world.cloud.kind().options();
+    let words = own.iter().chain(&LAUNCH).chain(more).map(|word| (*word).to_owned());
+    std::iter::once(scene.cloud()).chain(words).collect()
 }
 
 /// What of the key must be seen nowhere: a line of it.
@@ -128,7 +131,7 @@ async fn the_key_may_be_a_file_and_the_app_its_number() {
     let file = scene.world.dir().join("app.pem");
     std::fs::write(&file, KEY).unwrap();
     let (number, file) = (format!("--app-id={NUMBER}"), format!("--app-private-key={}", file.display()));
-    let args = [&LAUNCH[..], &["--single", &number, &file]].concat();
+    let args = line(&scene, &["--single", &number, &file]);
     let run = scene.job("true");
     // A token of the surroundings is not taken.
     let child = start(
@@ -144,33 +147,47 @@ async fn the_key_may_be_a_file_and_the_app_its_number() {
 
 #[tokio::test]
 async fn an_interrupted_job_is_left_to_who_cleans_up_with_a_token_for_that_alone() {
-    for page in ["octo/train", "octo"] {
-        let scene = scene(app::Options::default()).await;
-        let repo = format!("--repo={}/{page}", scene.world.forge.url());
-        let gate = scene.world.dir().join("gate");
-        let run_id = scene.job(&until(&gate));
-        launch(&scene, &["--single", "--cloud-spot", &repo]).await.succeeded();
-        scene.working().await;
-        scene.take_back(Duration::from_secs(8));
-        scene.all_gone().await;
-        assert_eq!(scene.world.forge.run(run_id).unwrap().attempt, 1);
-        let reap = async || run(&mut command(&scene, &["reap", "--cloud=aws", &repo])).await;
-        let reaped = reap().await;
-        reaped.succeeded();
-        assert!(reaped.stdout.contains("runs again"), "{reaped:#?}");
-        assert_eq!(scene.world.forge.run(run_id).unwrap().attempt, 2);
-        let minted = scene.world.github().minted();
-        let last = minted.last().unwrap();
-        assert_eq!(
-            (&last.repositories[..], &last.permissions),
-            (&["train".to_owned()][..], &grants("actions"))
-        );
-        assert!(!reap().await.stdout.contains("runs again"), "once");
-        std::fs::write(&gate, "").unwrap();
-        launch(&scene, &["--single", "--no-retry", &repo]).await.succeeded();
-        assert_eq!(scene.conclusion(run_id).await, "success");
-        scene.end().await;
-    }
+    is_left_to_who_cleans_up(cloud::Kind::Aws, "octo/train").await;
+    is_left_to_who_cleans_up(cloud::Kind::Aws, "octo").await;
+}
+
+#[tokio::test]
+async fn so_it_is_where_the_console_goes_with_the_machine_or_is_a_pod_s_log() {
+    is_left_to_who_cleans_up(cloud::Kind::Azure, "octo/train").await;
+    is_left_to_who_cleans_up(cloud::Kind::Kubernetes, "octo/train").await;
+}
+
+async fn is_left_to_who_cleans_up(cloud: cloud::Kind, page: &str) {
+    let scene = Scene::over(cloud).await;
+    let repo = format!("--repo={}/{page}", scene.world.forge.url());
+    let gate = scene.world.dir().join("gate");
+    let queued = scene.job(&until(&gate));
+    let spot = [cloud.spot(), &["--single", &repo]].concat();
+    launch(&scene, &spot).await.succeeded();
+    scene.working().await;
+    scene.take_back(Duration::from_secs(8));
+    scene
+        .event_where("the machine's end", |event| {
+            ["instance-terminated", "instance-stopped"].contains(&event.what)
+        })
+        .await;
+    assert_eq!(scene.world.forge.run(queued).unwrap().attempt, 1);
+    let reap = async || run(&mut command(&scene, &["reap", &scene.cloud(), &repo])).await;
+    let reaped = reap().await;
+    reaped.succeeded();
+    assert!(reaped.stdout.contains("runs again"), "{reaped:#?}");
+    assert_eq!(scene.world.forge.run(queued).unwrap().attempt, 2);
+    let minted = scene.world.github().minted();
+    let last = minted.last().unwrap();
+    assert_eq!(
+        (&last.repositories[..], &last.permissions),
+        (&["train".to_owned()][..], &grants("actions"))
+    );
+    assert!(!reap().await.stdout.contains("runs again"), "once");
+    std::fs::write(&gate, "").unwrap();
+    launch(&scene, &["--single", "--no-retry", &repo]).await.succeeded();
+    assert_eq!(scene.conclusion(queued).await, "success");
+    scene.end().await;
 }
 
 #[tokio::test]
@@ -330,7 +347,7 @@ async fn an_app_that_may_not_is_told_what_to_change_and_costs_nothing() {
         (default(), "Iv1.another", ["Integration not found", "`--app-id`"]),
     ] {
         let scene = scene(app).await;
-        let child = start(command(&scene, &[&LAUNCH[..], &["--single"]].concat()).env(ID, id));
+        let child = start(command(&scene, &line(&scene, &["--single"])).env(ID, id));
         Scene::finish(child).await.failed_with(3, &[&says[..], &["hint"]].concat());
         assert_eq!(asked(&scene).len(), 1, "{:?}", asked(&scene));
         assert!(scene.world.fleet.instances().is_empty() && scene.world.github().minted().is_empty());
