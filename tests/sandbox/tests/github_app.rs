@@ -17,12 +17,12 @@ use sandbox::standin::http::send;
 use serde_json::{Value, json};
 
 /// A proof that says this.
-fn proof(issuer: &Value, issued: i64, expires: i64) -> String {
+fn proof(issuer: &Value, made: i64, expires: i64) -> String {
     let text: String = KEY.lines().filter(|line| !line.starts_with('-')).collect();
     let key = KeyPair::from_der(&STANDARD.decode(text).unwrap()).unwrap();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let now = i64::try_from(now.as_secs()).unwrap();
-    let claims = json!({ "iss": issuer, "iat": now + issued, "exp": now + expires });
+    let claims = json!({ "iss": issuer, "iat": now + made, "exp": now + expires });
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let signed = format!("{}.{}", part(json!({ "alg": "RS256" })), part(claims));
     let mut signature = vec![0; key.public().modulus_len()];
@@ -54,11 +54,9 @@ async fn mint(hub: &Hub, body: &Value) -> (u16, Value) {
 #[tokio::test]
 async fn only_a_proof_that_is_good_now_is_taken() {
     let hub = Hub::new().await;
-    let (head, _) = good()
-        .rsplit_once('.')
-        .map(|(head, tail)| (head.to_owned(), tail.to_owned()))
-        .unwrap();
-    let forged = format!("{head}.{}", URL_SAFE_NO_PAD.encode([0; 256]));
+    let good_one = good();
+    let (signed, _) = good_one.rsplit_once('.').unwrap();
+    let forged = format!("{signed}.{}", URL_SAFE_NO_PAD.encode([0; 256]));
     for (token, status, says) in [
         (good(), 200, ""),
         (proof(&json!(NUMBER), 0, 600), 200, ""),
