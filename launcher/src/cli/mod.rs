@@ -245,9 +245,11 @@ fn options(command: Command, names: &Names, mut settings: Vec<Setting>, vars: &B
 fn without_docker(executor: Executor) -> Result<Executor> {
     match executor {
         Executor::Auto | Executor::Shell => Ok(Executor::Shell),
-        Executor::Docker => Err(Failure::new(Class::Usage, "`--docker=never` leaves nothing to run `--executor=docker` with")
-            .hint("leave one of the two out")
-            .into()),
+        Executor::Docker => Err(
+            Failure::new(Class::Usage, "`--docker=never` leaves nothing to run `--executor=docker` with")
+                .hint("leave one of the two out")
+                .into(),
+        ),
     }
 }
 

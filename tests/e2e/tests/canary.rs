@@ -44,7 +44,8 @@ async fn scene(forge: Kind) -> Scene {
 fn search(text: &str) -> String {
     let (head, tail) = text.split_at(text.len() / 2);
     // No file that is older than the text can hold it, and a disk may be large.
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap() - Duration::from_secs(60);
+    let since = SystemTime::now() - Duration::from_mins(1);
+    let since = since.duration_since(SystemTime::UNIX_EPOCH).unwrap();
     format!(
         "files() {{
            find /etc /home /opt /root /run /tmp /usr/local /var /dev/shm -type f -newerct @{since} -print0
