@@ -4,7 +4,8 @@
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
-use e2e::{Scene, startup_script, until};
+use e2e::{NOTICE, Scene, startup_script, until};
+use sandbox::cloud;
 use sandbox::faults::{Effect, Fault, Gate};
 use sandbox::forge::Kind;
 use sandbox::github::app::{CLIENT_ID, KEY};
@@ -12,7 +13,7 @@ use sandbox::standin;
 use sandbox::world::Options;
 
 /// A world whose token is nowhere but in it: not even in our own programs and their source.
-async fn scene(forge: Kind) -> Scene {
+async fn scene(forge: Kind, cloud: cloud::Kind) -> Scene {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
     let random = standin::sha256(format!("{now:?} {}", std::process::id()).as_bytes());
     let forge = match forge {
@@ -35,6 +36,8 @@ async fn scene(forge: Kind) -> Scene {
     };
     Scene::with(Options {
         forge,
+        cloud,
+        notice: (cloud != cloud::Kind::Aws).then_some(NOTICE),
         ..Options::default()
     })
     .await
@@ -59,46 +62,57 @@ fn search(text: &str) -> String {
     )
 }
 
-fn secret(scene: &Scene, name: &str) -> String {
-    scene.world.env().into_iter().find(|(known, _)| known == name).unwrap().1
-}
-
 #[tokio::test]
 async fn a_job_finds_no_secret_on_its_machine_and_no_log_tells_one() {
     if !e2e::is_isolated("a_job_finds_no_secret_on_its_machine_and_no_log_tells_one") {
         return;
     }
     for forge in Kind::ALL {
-        finds_no_secret(scene(forge).await).await;
+        finds_no_secret(scene(forge, cloud::Kind::Aws).await).await;
+    }
+    for cloud in [cloud::Kind::Azure, cloud::Kind::Gcp, cloud::Kind::Kubernetes] {
+        finds_no_secret(scene(Kind::GitHub, cloud).await).await;
     }
 }
 
 async fn finds_no_secret(scene: Scene) {
     let token = scene.world.forge.token().to_owned();
-    let aws = secret(&scene, "AWS_SECRET_ACCESS_KEY");
-    let run = scene.job(&format!("{}\n{}", search(&token), search(&aws)));
+    let key = scene.world.cloud_secret();
+    assert!(
+        scene.world.env().iter().any(|(_, value)| value.contains(&key)),
+        "the launcher has it"
+    );
+    let run = scene.job(&format!("{}\n{}", search(&token), search(&key)));
     let launched = scene.launch(&["--log=debug", &startup_script("echo prepared")]).await;
     launched.succeeded();
     assert_eq!(scene.conclusion(run).await, "success", "{}", scene.timeline());
     scene.all_gone().await;
     assert!(scene.timeline().contains("searched as cml"));
-    for secret in [&token, &aws] {
+    for secret in [&token, &key] {
         assert!(!scene.timeline().contains(secret), "on the console, or in the job's log");
         assert!(
             !launched.stderr.contains(secret) && !launched.stdout.contains(secret),
             "told by the launcher"
         );
     }
-    let requests = scene.world.ec2().requests();
-    for (action, form) in &requests {
-        assert!(
-            form.iter().all(|(name, value)| name == "UserData" || !value.contains(&token)),
-            "{action} sends the token in clear"
-        );
+    if scene.world.cloud.kind() == cloud::Kind::Aws {
+        for (action, form) in &scene.world.ec2().requests() {
+            assert!(
+                form.iter().all(|(name, value)| name == "UserData" || !value.contains(&token)),
+                "{action} sends the token in clear"
+            );
+        }
     }
     let data = scene.world.fleet.script(&scene.world.fleet.instances()[0].id).unwrap();
-    assert!(data.contains(&token), "in this mode the machine needs it");
-    assert!(!data.contains(&aws), "no cloud credential goes to the machine");
+    // A pod has it in a Secret of its own.
+    let is_pod = scene.world.cloud.kind() == cloud::Kind::Kubernetes;
+    assert_eq!(
+        data.contains(&token),
+        !is_pod,
+        "in this mode the machine needs it: {:?}",
+        scene.world.cloud.kind()
+    );
+    assert!(!data.contains(&key), "no cloud credential goes to the machine");
     scene.end().await;
 }
 
@@ -107,7 +121,7 @@ async fn the_search_finds_what_is_there_to_be_found() {
     if !e2e::is_isolated("the_search_finds_what_is_there_to_be_found") {
         return;
     }
-    let scene = scene(Kind::GitHub).await;
+    let scene = scene(Kind::GitHub, cloud::Kind::Aws).await;
     let token = scene.world.forge.token().to_owned();
     let run = scene.job(&search(&token));
     let leak = startup_script(&format!("umask 022; echo '{token}' >/etc/leak"));
@@ -120,7 +134,7 @@ async fn the_search_finds_what_is_there_to_be_found() {
 #[tokio::test]
 async fn no_argument_of_any_process_is_a_secret() {
     for forge in Kind::ALL {
-        shows_no_argument(scene(forge).await).await;
+        shows_no_argument(scene(forge, cloud::Kind::Aws).await).await;
     }
 }
 

@@ -274,11 +274,14 @@ impl World {
             ("CML_RUNNER_AGENT_URL", self.downloads.url.clone()),
             ("CML_RUNNER_AGENT_SHA256", self.downloads.sha256.clone()),
         ];
-        // Of the world's own random name: found anywhere else, it was left there by this world.
-        let secret = standin::sha256(self.dir.path().as_os_str().as_encoded_bytes());
-        let pairs = pairs.into_iter().chain(self.cloud.command_env(&secret));
+        let pairs = pairs.into_iter().chain(self.cloud.command_env(&self.cloud_secret()));
         let pairs = pairs.map(|(name, value)| (name.to_owned(), value));
         pairs.chain(self.forge.command_env()).collect()
+    }
+
+    /// What proves to the cloud who the command is. Of the world's own random name: found anywhere else, it was left there by this world.
+    pub fn cloud_secret(&self) -> String {
+        standin::sha256(self.dir.path().as_os_str().as_encoded_bytes())
     }
 
     /// A proxy that lets nothing out of this world, and tells who tried.
