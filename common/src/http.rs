@@ -1,5 +1,7 @@
 //! The one HTTP client, and the one way to ask again: what is repeated, how long it waits, and what all of it may take.
 
+mod client;
+
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -10,45 +12,17 @@ use anyhow::{Context as _, Result};
 use backon::{ExponentialBuilder, Retryable as _};
 use jiff::Timestamp;
 use reqwest::header::{DATE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Client, ClientBuilder, Request, RequestBuilder, Response, StatusCode, redirect};
+use reqwest::{Request, RequestBuilder, Response, StatusCode};
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout_at};
 
+use crate::certificates;
 use crate::error::{Class, Failure};
 
-/// A connection that is not made in this time will not be made.
-const CONNECT: Duration = Duration::from_secs(10);
-/// A server that says nothing for this long has gone.
-const READ: Duration = Duration::from_secs(30);
+pub use client::{client, local};
+
 /// No answer that we read whole is larger: a hostile server cannot fill our memory.
 const MAX_BODY: usize = 8 << 20;
-
-/// Builds the one client; call once per process and clone. Proxies are the system's (`HTTPS_PROXY`, `NO_PROXY`, …), and so are the
-/// trusted certificates (`SSL_CERT_FILE` is honoured); a host without any trusts Mozilla's.
-pub fn client() -> Result<Client> {
-    // Another part of the program may have installed it already: it is the same one.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    match builder().build() {
-        Ok(client) => Ok(client),
-        Err(error) => {
-            tracing::debug!("no certificates on this host ({error:?}); trusting Mozilla's");
-            builder()
-                .tls_backend_preconfigured(mozilla_roots())
-                .build()
-                .context("building the HTTP client")
-        }
-    }
-}
-
-/// Builds a client for a server of this very machine (the metadata service): never through a proxy, every request within `patience`.
-pub fn local(patience: Duration) -> Result<Client> {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = Client::builder()
-        .tls_backend_preconfigured(mozilla_roots())
-        .no_proxy()
-        .timeout(patience);
-    client.build().context("building the local HTTP client")
-}
 
 /// The value of the header `Authorization`; it is never shown.
 pub fn authorization(text: &str) -> Result<HeaderValue> {
@@ -56,36 +30,6 @@ pub fn authorization(text: &str) -> Result<HeaderValue> {
     let mut value = HeaderValue::try_from(text).map_err(refuse)?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-fn builder() -> ClientBuilder {
-    Client::builder()
-        .user_agent(user_agent())
-        .connect_timeout(CONNECT)
-        .read_timeout(READ)
-        .redirect(redirect::Policy::custom(|attempt| {
-            let from_https = attempt.previous().last().is_some_and(|url| url.scheme() == "https");
-            if from_https && attempt.url().scheme() != "https" {
-                attempt.error("redirected from https to a connection in clear")
-            } else {
-                redirect::Policy::default().redirect(attempt)
-            }
-        }))
-}
-
-/// `PROGRAM/VERSION`, so that a forge's audit log tells the launcher from the agent.
-fn user_agent() -> String {
-    let program = std::env::current_exe().ok();
-    let name = program.as_deref().and_then(|path| path.file_name()?.to_str()).unwrap_or("cml");
-    let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
-    format!("{name}/{}", env!("CARGO_PKG_VERSION"))
-}
-
-fn mozilla_roots() -> rustls::ClientConfig {
-    let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect::<rustls::RootCertStore>();
-    let mut config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    config
 }
 
 /// How patiently a request is repeated. Connection errors, 5xx, 429 and rate limits are; a request that may have reached the server
@@ -235,28 +179,40 @@ impl Fault {
 
     /// Reads reqwest's error; its URL is cut, since a signed download's query is a secret.
     fn broken(error: reqwest::Error) -> Self {
-        let again = if error.is_builder() || error.is_redirect() || is_certificate(&error) {
+        let tls = tls(&error);
+        let is_stranger = tls.is_some_and(certificates::is_of_stranger);
+        // The peer will not become another one.
+        let again = if error.is_builder() || error.is_redirect() || tls.is_some() {
             Again::Never
         } else if error.is_connect() {
             Again::Always
         } else {
             Again::IfRepeatable
         };
-        Self::new(again, error.without_url())
+        let error = anyhow::Error::new(error.without_url());
+        Self::new(
+            again,
+            if is_stranger {
+                error.context(certificates::stranger())
+            } else {
+                error
+            },
+        )
     }
 }
 
-/// Whether it is TLS itself that failed: the peer will not become another one.
-fn is_certificate(error: &reqwest::Error) -> bool {
+/// What failed, if it is TLS itself.
+fn tls(error: &reqwest::Error) -> Option<&rustls::Error> {
     let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(link) = source {
         let inner = link.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if link.is::<rustls::Error>() || inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<rustls::Error>) {
-            return true;
+        let found = link.downcast_ref().or_else(|| inner?.downcast_ref());
+        if found.is_some() {
+            return found;
         }
         source = link.source();
     }
-    false
+    None
 }
 
 /// What is sent, for people: no query, no credentials.

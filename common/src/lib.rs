@@ -6,6 +6,7 @@
     warn(clippy::panic, clippy::unreachable, clippy::indexing_slicing, clippy::string_slice)
 )]
 
+pub mod certificates;
 pub mod error;
 pub mod forge;
 pub mod http;
@@ -13,6 +14,7 @@ pub mod installation;
 pub mod last_words;
 pub mod lock;
 pub mod log;
+pub mod network;
 pub mod phase;
 pub mod secret;
 pub mod spec;

@@ -13,11 +13,15 @@ use url::Url;
 
 use crate::error::{Class, Failure};
 use crate::log::Level;
+use crate::network::Proxy;
 use crate::secret::{self, Secret};
 use crate::timeout::Timeout;
 
 /// Raised whenever a field is added, removed or changes its meaning.
-pub const SPEC_VERSION: u32 = 2;
+pub const SPEC_VERSION: u32 = 3;
+
+/// Where `--ca-certificates` are on an instance: beside the spec, by which a relative path goes.
+pub const CA_CERTIFICATES: &str = "ca-certificates.pem";
 
 /// The hosting service of the repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -261,6 +265,20 @@ pub struct RunnerOptions {
     /// SHA-256 of that download or image, in hex
     #[arg(long, value_name = "HEX")]
     pub runner_sha256: Option<String>,
+
+    /// Proxy of the machine's network, `http://[USER:PASSWORD@]HOST:PORT`: for the agent, its downloads, the runner and its jobs; the launcher's own is in
+    /// its environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`)
+    #[arg(long, value_name = "URL", hide_env_values = true)]
+    pub proxy: Option<Proxy>,
+
+    /// One or more (comma-delimited) hosts, domains and addresses that the machine reaches without `--proxy`
+    #[arg(long, value_delimiter = ',', value_name = "HOSTS", requires = "proxy")]
+    pub no_proxy: Vec<String>,
+
+    /// File of certificates (PEM) of authorities that are trusted besides the system's: by the launcher, and on the machine by the agent, its downloads, the
+    /// runner and its jobs
+    #[arg(long, value_name = "FILE")]
+    pub ca_certificates: Option<PathBuf>,
 }
 
 /// A start-up script, checked to be base64 when it is parsed.

@@ -6,7 +6,9 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use common::certificates::Certificates;
 use common::error::{Class, Failure};
+use common::network::Network;
 use common::phase;
 use common::spec::CloudKind;
 use flate2::Compression;
@@ -64,6 +66,10 @@ pub struct Bootstrap {
     pub private_tmp: bool,
     /// Who may log in, for debugging.
     pub login: Option<Login>,
+    /// The machine's network.
+    pub network: Network,
+    /// Whom the machine trusts besides its own.
+    pub certificates: Option<Certificates>,
 }
 
 /// A user of the instance and the key to log in with.
@@ -112,11 +118,21 @@ impl Bootstrap {
                 CloudKind::Azure => AZURE.replace("@@group@@", &quote(&self.launch_id.to_ascii_lowercase())),
                 CloudKind::Aws | CloudKind::Gcp | CloudKind::Kubernetes => String::new(),
             },
+            "network" => self.network(),
+            "certificates" => quote(&self.certificates.as_ref().map(Certificates::to_pem).unwrap_or_default()),
             "spec" => quote(&self.spec),
             "unit" => quote(&unit(self.private_tmp)),
             // A test sees that the script names nothing else.
             other => format!("@@{other}@@"),
         }
+    }
+
+    /// A command that makes the network's proxy known; none where there is no proxy.
+    fn network(&self) -> String {
+        let variables = self.network.variables(|_| None);
+        let words = variables.iter().map(|(name, value)| format!(" {name}={}", quote(value)));
+        let words: String = words.collect();
+        if words.is_empty() { words } else { format!("export{words}") }
     }
 }
 
@@ -137,8 +153,8 @@ fn quote(value: &str) -> String {
     format!("'{}'", value.replace('\'', r"'\''"))
 }
 
-/// Refuses start-up data that the cloud would. `own_scripts` is the length of the user's own, to name it.
-pub fn check(cloud: CloudKind, rendered: &str, own_scripts: usize) -> Result<()> {
+/// Refuses start-up data that the cloud would. `own` are the options whose values are a part of it, and how long they are, to name them.
+pub fn check(cloud: CloudKind, rendered: &str, own: &[(&str, usize)]) -> Result<()> {
     let packed = match cloud {
         CloudKind::Aws | CloudKind::Azure => gzip(rendered.as_bytes())?.len(),
         CloudKind::Gcp | CloudKind::Kubernetes => rendered.len(),
@@ -148,10 +164,18 @@ pub fn check(cloud: CloudKind, rendered: &str, own_scripts: usize) -> Result<()>
         return Ok(());
     }
     let message = format!("the start-up data has {packed} bytes as it is sent, of which {cloud} takes {limit}");
-    let hint = if own_scripts > 0 {
-        format!("`--cloud-startup-script` and `--on-interrupt` have {own_scripts} bytes of it: let a short one download the rest")
-    } else {
+    let large: Vec<String> = own
+        .iter()
+        .filter(|(_, bytes)| *bytes > 0)
+        .map(|(option, bytes)| format!("`{option}` has {bytes} bytes"))
+        .collect();
+    let hint = if large.is_empty() {
         "shorten the labels, addresses and other values that you give".to_owned()
+    } else {
+        format!(
+            "{}: let a short script download the rest, and give no certificates but those of your own authorities",
+            large.join(", ")
+        )
     };
     Err(Failure::new(Class::Usage, message).hint(hint).into())
 }

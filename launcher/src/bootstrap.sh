@@ -17,12 +17,17 @@ pod=@@pod@@
 # How many seconds the console stays readable, where the timer below deletes the machine and the console with it.
 linger=@@linger@@
 
+# The proxy of this machine's network, if it has one. Its credentials are in nobody's arguments.
+@@network@@
+
 PATH=${PATH:-/usr/local/bin:/usr/bin:/bin}:/usr/local/sbin:/usr/sbin:/sbin
 export PATH
 root=${CML_ROOT:-}
 console=${CML_CONSOLE:-/dev/console}
 state=$root/var/lib/cml
 agent=$root/opt/cml/bin/cml-agent
+# Whom the downloads trust: a file, where certificates were given.
+trusted=
 began=$(date +%s)
 
 has() {
@@ -110,7 +115,22 @@ TIMER
 
 # The spec holds the runner's credential: whole or not at all, and for root only.
 write_spec() {
-	printf %s @@spec@@ >"$state/spec.json.new" && chmod 600 "$state/spec.json.new" && mv -f "$state/spec.json.new" "$state/spec.json"
+	printf %s @@certificates@@ >"$state/ca-certificates.pem" &&
+		printf %s @@spec@@ >"$state/spec.json.new" && chmod 600 "$state/spec.json.new" && mv -f "$state/spec.json.new" "$state/spec.json"
+}
+
+# The certificates that were given, and the image's own: where each kind of system, and its openssl, keeps them.
+trust() {
+	if [ ! -s "$state/ca-certificates.pem" ]; then return; fi
+	trusted=$state/trusted.pem
+	own=/dev/null
+	for file in "${SSL_CERT_FILE:-}" /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/ca-bundle.pem /etc/ssl/cert.pem; do
+		if [ -s "$file" ]; then
+			own=$file
+			break
+		fi
+	done
+	cat "$state/ca-certificates.pem" "$own" >"$trusted"
 }
 
 # For debugging: the public half of `--cloud-ssh-private` goes to the image's own user, else to the first ordinary one, else to root.
@@ -132,11 +152,13 @@ admit() {
 # download URL FILE
 download() {
 	if has curl; then
-		curl -fsSL --connect-timeout 10 --max-time 120 -o "$2" "$1"
+		curl -fsSL ${trusted:+--cacert "$trusted"} --connect-timeout 10 --max-time 120 -o "$2" "$1"
 	elif has wget; then
-		wget -q -T 30 -O "$2" "$1"
+		# That of busybox knows no certificates, and asks for none.
+		if ! wget --help 2>&1 | grep -q -e --ca-certificate; then trusted=; fi
+		wget -q ${trusted:+"--ca-certificate=$trusted"} -T 30 -O "$2" "$1"
 	else
-		python3 -c 'import shutil, sys, urllib.request
+		${trusted:+env "SSL_CERT_FILE=$trusted"} python3 -c 'import shutil, sys, urllib.request
 with urllib.request.urlopen(sys.argv[1], timeout=30) as answer, open(sys.argv[2], "wb") as file:
     shutil.copyfileobj(answer, file)' "$1" "$2"
 	fi
@@ -166,6 +188,7 @@ get_agent() {
 	fi
 	has curl || has wget || has python3 || get_curl ||
 		die agent "this image has none of curl, wget and python3, and no package manager that can install one"
+	trust || die agent "cannot write to $state"
 	mkdir -p "${agent%/*}" && chmod 755 "$root/opt/cml" "${agent%/*}" || die agent "cannot write to ${agent%/*}"
 	why="no address to download it from"
 	left=$urls

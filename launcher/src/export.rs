@@ -57,9 +57,11 @@ fn installation(request: &Request, given: &Given) -> Result<Installation> {
         }
         _ => set("idle_timeout", FOR_EVER.into()),
     };
-    if let Some(workdir) = &runner.workdir {
-        let workdir = std::path::absolute(workdir).context("finding the working directory")?;
-        set("workdir", workdir.display().to_string());
+    for (id, path) in [("workdir", &runner.workdir), ("ca_certificates", &runner.ca_certificates)] {
+        if let Some(path) = path {
+            let path = std::path::absolute(path).context("finding the working directory")?;
+            set(id, path.display().to_string());
+        }
     }
     // Whoever may start containers can become root: here only if its owner says so.
     if runner.executor == Executor::Auto && crate::cli::support::takes_executor(request.forge) {

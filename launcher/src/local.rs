@@ -11,11 +11,11 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use common::error::{Class, Failure};
 use common::lock;
-use common::secret::Secret;
 use common::spec::Credential;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
 use crate::infer;
+use crate::network::Entered;
 use crate::request::Request;
 
 /// The agent's program.
@@ -92,7 +92,7 @@ fn is_program(path: &Path) -> bool {
 pub const WHAT: &str = "a runner on this host";
 
 /// Becomes the agent; returns only when it cannot.
-pub fn run(request: Request, host: &Host) -> Result<()> {
+pub fn run(request: Request, host: &Host, network: Entered) -> Result<()> {
     let agent = host.agent()?;
     let state = host.state(&request)?;
     let request = on_this_host(request)?;
@@ -107,18 +107,16 @@ pub fn run(request: Request, host: &Host) -> Result<()> {
     for variable in infer::token_variables() {
         command.env_remove(variable);
     }
+    network.leave(&mut command);
     let error = command.exec();
     Err(error).with_context(|| format!("starting {}", agent.display()))
 }
 
-/// What [`run`] would do, as text: the token is masked.
+/// What [`run`] would do, as text: secrets are masked.
 pub fn plan(request: Request, host: &Host) -> Result<String> {
     let spec = host.state(&request)?.join("spec.json");
-    let request = on_this_host(request)?;
-    request.access.token(WHAT)?;
-    let masked = request
-        .spec(Credential::Token(Secret::new(Secret::default().to_string())))
-        .to_json()?;
+    let request = on_this_host(request)?.masked();
+    let masked = request.spec(Credential::Token(request.access.token(WHAT)?.clone())).to_json()?;
     Ok(format!(
         "write {} (mode 0600):\n{masked}\nexec {} run --spec {}\n",
         spec.display(),
@@ -130,8 +128,9 @@ pub fn plan(request: Request, host: &Host) -> Result<String> {
 /// A script made for a fresh instance is not run on the user's own host, as in the old tool; and the agent may have another directory.
 fn on_this_host(mut request: Request) -> Result<Request> {
     request.options.runner.cloud_startup_script = None;
-    if let Some(workdir) = &mut request.options.runner.workdir {
-        *workdir = std::path::absolute(&*workdir).context("finding the working directory")?;
+    let options = &mut request.options.runner;
+    for path in [&mut options.workdir, &mut options.ca_certificates].into_iter().flatten() {
+        *path = std::path::absolute(&*path).context("finding the working directory")?;
     }
     Ok(request)
 }

@@ -21,6 +21,7 @@ mod fleet;
 mod infer;
 mod launch;
 mod local;
+mod network;
 mod options;
 mod output;
 #[cfg(test)]
@@ -37,6 +38,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, Result};
 use clap::builder::StyledStr;
+use common::certificates::Certificates;
 use common::error::Report;
 use common::log::{self, Level};
 use common::secret;
@@ -46,6 +48,7 @@ use access::{Access, App};
 use cli::{Given, Invocation, Parsed};
 use infer::Surroundings;
 use launch::Ended;
+use network::Entered;
 use options::GenericOptions;
 use request::Request;
 
@@ -74,6 +77,7 @@ fn run(argv: &[String], vars: BTreeMap<String, String>) -> Result<()> {
         tracing::warn!("{}", warning.0);
     }
     let (request, given) = request(parsed, vars)?;
+    let network = network::enter(&request)?;
     if let Some(command) = command {
         return fleet::run(&request, &command);
     }
@@ -81,7 +85,7 @@ fn run(argv: &[String], vars: BTreeMap<String, String>) -> Result<()> {
         return export::run(file, &request, &given);
     }
     if request.options.cloud.cloud.is_none() {
-        return on_this_host(request);
+        return on_this_host(request, network);
     }
     match launch::run(&request)? {
         Ended::Plan(plan) => write_out(plan.as_bytes()),
@@ -98,12 +102,14 @@ fn request(parsed: Parsed, vars: BTreeMap<String, String>) -> Result<(Request, G
     cli::support::check_forge(target.forge, &given)?;
     common::forge::check_labels(target.forge, &options.runner.labels, options.runner.executor)?;
     let access = access(&mut options.generic, &given, target.forge, &around)?;
+    let certificates = options.runner.ca_certificates.as_deref().map(Certificates::read).transpose()?;
     let named = options.decision.name.as_deref();
     let host = options.decision.export.as_ref().and_then(|_| infer::host_name());
     let request = Request {
         forge: target.forge,
         repo: target.repo,
         access,
+        certificates,
         name: infer::name(named.or(host.as_deref()))?,
         named_by_user: named.is_some(),
         launch_job: target.launch_job,
@@ -126,7 +132,7 @@ fn access(options: &mut GenericOptions, given: &Given, forge: ForgeKind, around:
     around.token(given.as_ref(), forge).map(Access::Token)
 }
 
-fn on_this_host(request: Request) -> Result<()> {
+fn on_this_host(request: Request, network: Entered) -> Result<()> {
     let host = local::Host::here();
     if request.options.decision.dry_run {
         let plan = local::plan(request, &host)?;
@@ -140,7 +146,7 @@ fn on_this_host(request: Request) -> Result<()> {
     {
         return output::report(&request, &reused);
     }
-    local::run(request, &host)
+    local::run(request, &host, network)
 }
 
 /// The checkout's remote; none where git, the checkout or the remote is missing.

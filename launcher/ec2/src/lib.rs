@@ -16,6 +16,8 @@ use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{AppName, BehaviorVersion, Region};
 use aws_sdk_ec2::types::Filter;
+use aws_smithy_http_client::ConnectorBuilder;
+use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -109,9 +111,15 @@ pub struct Instance {
 impl Client {
     /// Finds credentials as every AWS tool does: environment, profile, web identity, container, metadata service. Asks nothing of EC2 yet.
     pub async fn connect(region: &str) -> Self {
-        let http = aws_smithy_http_client::Builder::new()
-            .tls_provider(Provider::Rustls(CryptoMode::Ring))
-            .build_https();
+        // As the SDK's own default client, but with our one TLS provider: any other way to make it knows no proxy.
+        let http = aws_smithy_http_client::Builder::new().build_with_connector_fn(|settings, parts| {
+            let mut connector = ConnectorBuilder::default()
+                .tls_provider(Provider::Rustls(CryptoMode::Ring))
+                .proxy_config(ProxyConfig::from_env());
+            connector.set_connector_settings(settings.cloned());
+            connector.set_sleep_impl(parts.and_then(aws_smithy_runtime_api::client::runtime_components::RuntimeComponents::sleep_impl));
+            connector.build()
+        });
         let retry = RetryConfig::standard().with_max_attempts(TRIES).with_max_backoff(LONGEST_WAIT);
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use common::error::{Class, Report};
+use common::network::Network;
 use common::spec::CloudKind::{Aws, Gcp, Kubernetes};
 use proptest::prelude::*;
 
@@ -29,6 +30,8 @@ fn bootstrap() -> Bootstrap {
         lifetime: None,
         private_tmp: false,
         login: None,
+        network: Network::default(),
+        certificates: None,
     }
 }
 
@@ -74,16 +77,21 @@ fn what_is_too_large_is_named() {
         spec: std::iter::repeat_with(|| random.alphanumeric()).take(40_000).collect(),
         ..bootstrap()
     };
-    let error = check(Aws, &large.render(), 30_000).unwrap_err();
+    let error = check(
+        Aws,
+        &large.render(),
+        &[("--cloud-startup-script", 30_000), ("--on-interrupt", 0), ("--ca-certificates", 9)],
+    )
+    .unwrap_err();
     assert_eq!(Report(&error).class(), Class::Usage);
     let hint = Report(&error).hint().unwrap_or_default().to_owned();
     assert!(
-        hint.contains("`--cloud-startup-script` and `--on-interrupt` have 30000 bytes"),
+        hint.starts_with("`--cloud-startup-script` has 30000 bytes, `--ca-certificates` has 9 bytes: "),
         "{hint}"
     );
-    let error = check(Aws, &large.render(), 0).unwrap_err();
+    let error = check(Aws, &large.render(), &[]).unwrap_err();
     assert!(!Report(&error).hint().unwrap_or_default().contains("startup-script"));
-    check(Gcp, &large.render(), 0).unwrap();
+    check(Gcp, &large.render(), &[]).unwrap();
 }
 
 #[test]

@@ -292,6 +292,7 @@ fn takes_any_text(command: &Command, id: &str) -> bool {
         TypeId::of::<std::path::PathBuf>(),
         TypeId::of::<common::secret::Secret>(),
         TypeId::of::<common::spec::Script>(),
+        TypeId::of::<common::network::Proxy>(),
     ];
     let arg = command
         .find_subcommand(RUNNER)

@@ -3,6 +3,7 @@
 use std::any::TypeId;
 
 use clap::{Arg, ArgAction, Command};
+use common::network::Proxy;
 use common::secret::Secret;
 use common::spec::Script;
 
@@ -73,7 +74,7 @@ impl Opt {
             kind,
             ignored: arg.is_hide_set(),
             generic: arg.get_help_heading() == Some(GENERIC),
-            secret: value == TypeId::of::<Secret>() || value == TypeId::of::<Script>(),
+            secret: value == TypeId::of::<Secret>() || value == TypeId::of::<Script>() || value == TypeId::of::<Proxy>(),
         })
     }
 

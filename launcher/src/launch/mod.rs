@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use common::error::{Class, Failure, Report};
 use common::forge::{self, Enroll, Enrollment, Forge, Runner, RunnerId};
+use common::network::Proxy;
 use common::secret::Secret;
 use common::spec::Credential;
 use jiff::Timestamp;
@@ -136,7 +137,7 @@ impl Launch<'_> {
             making: Making::NotAsked,
             may_be_registered: false,
             registration: None,
-            secrets: self.token().ok().flatten().cloned().into_iter().collect(),
+            secrets: self.secrets(),
         };
         let deadline = self.start + self.prepared.budget;
         let work = timeout_at(deadline, self.work(&mut made));
@@ -312,6 +313,12 @@ impl Launch<'_> {
         )
     }
 
+    /// What a console must not show.
+    fn secrets(&self) -> Vec<Secret> {
+        let proxy = self.request.options.runner.proxy.as_ref().and_then(Proxy::credentials);
+        self.token().ok().flatten().cloned().into_iter().chain(proxy).collect()
+    }
+
     async fn diagnosis(&self, instance: &Instance, made: &Made) -> Diagnosis {
         let console = match timeout(CONSOLE, self.cloud.console(&instance.id)).await {
             Ok(Ok(console)) => console,
@@ -336,7 +343,7 @@ impl Launch<'_> {
         } else {
             Credential::Jit
         };
-        let order = self.prepared.order(self.request, credential(masked.clone()))?;
+        let order = self.prepared.order(&self.request.masked(), credential(masked.clone()))?;
         let calls = self.cloud.plan(&order).await.context("planning the instance")?;
         let mut script = order.startup_data;
         let options = &self.request.options.runner;

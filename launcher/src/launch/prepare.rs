@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use common::error::{Class, Failure};
 use common::forge::Platform;
-use common::spec::{CloudKind, Credential, JobDocker};
+use common::network::Network;
+use common::spec::{CloudKind, Credential, JobDocker, Script};
 use jiff::{SignedDuration, Timestamp};
 use url::Url;
 
@@ -109,8 +110,16 @@ impl Prepared {
     pub fn order(&self, request: &Request, credential: Credential) -> Result<Order> {
         let rendered = self.script(request, credential)?;
         let options = &request.options.runner;
-        let own = [&options.cloud_startup_script, &options.on_interrupt].into_iter().flatten();
-        bootstrap::check(self.cloud, &rendered, own.map(|script| script.bytes().len()).sum())?;
+        let script = |script: &Option<Script>| script.as_ref().map_or(0, |script| script.bytes().len());
+        let own = [
+            ("--cloud-startup-script", script(&options.cloud_startup_script)),
+            ("--on-interrupt", script(&options.on_interrupt)),
+            (
+                "--ca-certificates",
+                request.certificates.as_ref().map_or(0, |all| all.to_pem().len()),
+            ),
+        ];
+        bootstrap::check(self.cloud, &rendered, &own)?;
         Ok(Order {
             launch_id: self.launch_id.clone(),
             name: request.name.clone(),
@@ -134,6 +143,12 @@ impl Prepared {
             lifetime: lifetime(request),
             private_tmp: request.options.runner.docker == JobDocker::Never,
             login: self.login.clone(),
+            network: Network {
+                proxy: request.options.runner.proxy.clone(),
+                no_proxy: request.options.runner.no_proxy.clone(),
+                trusted: None,
+            },
+            certificates: request.certificates.clone(),
         };
         Ok(bootstrap.render())
     }

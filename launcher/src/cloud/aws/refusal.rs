@@ -17,7 +17,7 @@ pub fn of(call: &str, error: Error) -> anyhow::Error {
         Kind::Capacity => Failure::new(Class::Capacity, format!("AWS has no capacity ({code})")),
         Kind::NotFound | Kind::Invalid => Failure::new(Class::Usage, format!("EC2 refused {call} ({code})")),
         Kind::Other if code.is_empty() => Failure::new(Class::Unexpected, format!("EC2 did not answer {call}"))
-            .hint("check the network, the proxy, `--cloud-region` and AWS_ENDPOINT_URL"),
+            .hint("check the network, the proxy, `--ca-certificates`, `--cloud-region` and AWS_ENDPOINT_URL"),
         Kind::Other => Failure::new(Class::Unexpected, format!("EC2 did not answer {call} as expected ({code})")),
     };
     anyhow::Error::new(error).context(failure)

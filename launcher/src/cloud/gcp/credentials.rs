@@ -93,7 +93,7 @@ fn refused() -> Failure {
 
 fn unreachable() -> Failure {
     Failure::new(Class::Unexpected, "no token for Google Cloud: its token service does not answer").hint(format!(
-        "check the network and the proxy; without {FILE}, or its contents in {CONTENTS}, only a machine of Google's has credentials"
+        "check the network, the proxy and `--ca-certificates`; without {FILE}, or its contents in {CONTENTS}, only a machine of Google's has credentials"
     ))
 }
 

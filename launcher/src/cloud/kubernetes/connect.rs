@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use backon::{ExponentialBuilder, Retryable as _};
 use common::error::{Class, Failure};
+use hyper_util::client::proxy::matcher::Matcher;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio::time::Instant;
@@ -19,6 +20,10 @@ const CONFIGURATION: &str = "KUBERNETES_CONFIGURATION";
 const CONNECT: Duration = Duration::from_secs(10);
 /// An API server that says nothing for this long has gone.
 const READ: Duration = Duration::from_secs(30);
+
+/// What kube reads in the environment, in its order.
+const HTTPS_PROXY: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
+const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
 /// The first and the longest pause between two tries, and all that they may take together.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
@@ -38,12 +43,24 @@ pub async fn connect() -> Result<Client> {
             )
         })?,
     };
+    direct(&mut config, |name| std::env::var(name).ok());
     config.connect_timeout = Some(CONNECT);
     config.read_timeout = Some(READ);
     config.reset_reader_on_write = true;
     // Its own way asks for minutes, and does not know a connection that broke.
     config.default_retry = false;
     Client::try_from(config).map_err(|error| refusal::of("take the kubeconfig's credentials", error))
+}
+
+/// Goes without the environment's proxy where `NO_PROXY` says so: kube compares that with the proxy's own name. A kubeconfig's `proxy-url` stays.
+fn direct(config: &mut Config, var: impl Fn(&str) -> Option<String>) {
+    let value = |names: [&str; 2]| names.into_iter().find_map(&var).unwrap_or_default();
+    let proxy = value(HTTPS_PROXY);
+    let is_the_environments = config.proxy_url.as_ref().is_some_and(|taken| *taken == *proxy);
+    let matcher = Matcher::builder().all(proxy).no(value(NO_PROXY)).build();
+    if is_the_environments && matcher.intercept(&config.cluster_url).is_none() {
+        config.proxy_url = None;
+    }
 }
 
 /// The text may hold a token or a key: no error shows any of it.
@@ -88,7 +105,7 @@ mod tests {
 
     use common::error::{Class, Report};
 
-    use super::read;
+    use super::{direct, read};
 
     #[tokio::test]
     async fn a_configuration_that_cannot_be_used_is_named_and_not_shown() {
@@ -99,6 +116,30 @@ mod tests {
             assert_eq!(Report(&error).class(), Class::Usage, "{text}");
             assert!(format!("{error:#}").contains("KUBERNETES_CONFIGURATION"), "{error:#}");
             assert!(!format!("{error:#}").contains("canary"), "{error:#}");
+        }
+    }
+
+    #[tokio::test]
+    async fn no_proxy_means_the_cluster_and_not_the_proxy() {
+        let text =
+            "{apiVersion: v1, kind: Config, current-context: it, clusters: [{name: it, cluster: {server: 'https://k8s.example.com'}}],
+            users: [{name: me, user: {token: canary}}], contexts: [{name: it, context: {cluster: it, user: me}}]}";
+        let environments = "http://me:canary@proxy.corp:3128";
+        for (taken, no_proxy, stays) in [
+            (environments, ".example.com", false),
+            (environments, "*", false),
+            (environments, "proxy.corp", true),
+            (environments, "", true),
+            ("http://the-kubeconfigs:1", ".example.com", true),
+        ] {
+            let mut config = read(text).await.unwrap();
+            config.proxy_url = Some(taken.parse().unwrap());
+            direct(&mut config, |name| match name {
+                "https_proxy" => Some(environments.to_owned()),
+                "NO_PROXY" => Some(no_proxy.to_owned()),
+                _ => None,
+            });
+            assert_eq!(config.proxy_url.is_some(), stays, "{taken} {no_proxy}");
         }
     }
 

@@ -19,7 +19,7 @@ pub fn of(call: &str, error: Error) -> anyhow::Error {
         ),
         Error::SerdeError(_) => Failure::new(Class::Unexpected, format!("the cluster did not answer as expected when asked to {call}")),
         _ => Failure::new(Class::Unexpected, format!("the cluster did not answer when asked to {call}"))
-            .hint("check the network, the proxy, and the `server` of the kubeconfig"),
+            .hint("check the network, the proxy, and the `server` and the certificates of the kubeconfig; where it has none, `--ca-certificates`"),
     };
     match error {
         // Without the crate's own words, which say everything twice.
