@@ -12,6 +12,7 @@ mod console;
 mod host;
 mod interrupt;
 mod lifecycle;
+mod network;
 mod pause;
 mod provision;
 mod run;
@@ -119,6 +120,7 @@ fn begin(path: &Path) -> Result<u8> {
     secret::seal();
     let spec = read(path)?;
     log::init(spec.log);
+    let entered = network::enter(&spec, &StateDir::of(path));
     describe(&spec);
     if spec.cloud.is_some() {
         supervise::protect();
@@ -127,7 +129,7 @@ fn begin(path: &Path) -> Result<u8> {
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let lived = runtime.block_on(live(spec, StateDir::of(path)));
+    let lived = runtime.block_on(live(spec, StateDir::of(path), entered));
     // A thread that still asks a name server which never answers holds nothing up.
     runtime.shutdown_background();
     lived
@@ -140,9 +142,10 @@ fn read(path: &Path) -> Result<RunnerSpec> {
 }
 
 /// A life that cannot even begin ends the machine too.
-async fn live(spec: RunnerSpec, dir: StateDir) -> Result<u8> {
+async fn live(spec: RunnerSpec, dir: StateDir, entered: Result<()>) -> Result<u8> {
     let (console, host) = (Console::open(spec.cloud.is_some()), host::open(spec.cloud)?);
-    let lived = match run::Agent::new(spec, dir, console.clone(), host.clone()) {
+    let begun = entered.and_then(|()| run::Agent::new(spec, dir, console.clone(), host.clone()));
+    let lived = match begun {
         Ok(agent) => agent.run().await,
         Err(error) => Err(error),
     };

@@ -231,6 +231,14 @@ pub fn spare_loopback(env: &mut Vec<(String, String)>) {
     env.extend(DIRECT.map(|name| (name.to_owned(), direct.clone())));
 }
 
+/// What of an environment names a proxy, as another program is told: containers inherit nothing, and certificates are files that they do not have.
+pub fn of_proxy(env: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    let is_of_proxy = |name: &str| PROXY.contains(&name) || DIRECT.contains(&name);
+    env.iter()
+        .filter(move |(name, _)| is_of_proxy(name))
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+}
+
 /// A list and more, each once.
 fn direct_list(list: &str, more: &[&str]) -> String {
     let mut seen = BTreeSet::new();

@@ -40,7 +40,7 @@ _cml() {
             return 0
             ;;
         cml__subcmd__runner)
-            opts="-h -V --labels --idle-timeout --no-retry --single --job-time-limit --retry-policy --max-lifetime --on-interrupt --max-attempts --provisioning-timeout --registration-check --job-metadata --executor --docker --docker-image --docker-volumes --job-user --workdir --runner-version --runner-url --runner-sha256 --name --reuse --reuse-idle --dry-run --export --state-dir --output --agent-url --agent-sha256 --cloud --cloud-type --cloud-gpu --cloud-hdd-size --cloud-spot --cloud-spot-price --cloud-region --cloud-permission-set --cloud-metadata --cloud-ssh-private --cloud-aws-security-group --cloud-aws-subnet --cloud-gcp-network --cloud-image --cloud-kubernetes-node-selector --token --token-file --app-id --app-private-key --repo --driver --log --tpi-version --cml-version --tf-resource --destroy-delay --gcp-access-token --runner-path --cloud-startup-script --help --version"
+            opts="-h -V --labels --idle-timeout --no-retry --single --job-time-limit --retry-policy --max-lifetime --on-interrupt --max-attempts --provisioning-timeout --registration-check --job-metadata --executor --docker --docker-image --docker-volumes --job-user --workdir --runner-version --runner-url --runner-sha256 --proxy --no-proxy --ca-certificates --name --reuse --reuse-idle --dry-run --export --state-dir --output --agent-url --agent-sha256 --cloud --cloud-type --cloud-gpu --cloud-hdd-size --cloud-spot --cloud-spot-price --cloud-region --cloud-permission-set --cloud-metadata --cloud-ssh-private --cloud-aws-security-group --cloud-aws-subnet --cloud-gcp-network --cloud-image --cloud-kubernetes-node-selector --token --token-file --app-id --app-private-key --repo --driver --log --tpi-version --cml-version --tf-resource --destroy-delay --gcp-access-token --runner-path --cloud-startup-script --help --version"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -119,6 +119,18 @@ _cml() {
                     return 0
                     ;;
                 --runner-sha256)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --proxy)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --no-proxy)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ca-certificates)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

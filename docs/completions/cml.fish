@@ -52,6 +52,9 @@ complete -c cml -n "__fish_cml_using_subcommand runner" -l workdir -d 'Directory
 complete -c cml -n "__fish_cml_using_subcommand runner" -l runner-version -d 'Version of the forge\'s runner, without `v` [default: what the forge offers]' -r
 complete -c cml -n "__fish_cml_using_subcommand runner" -l runner-url -d 'Where to download the forge\'s runner from; `{version}`, `{os}` and `{arch}` are replaced. Bitbucket\'s runner of containers is an image: `docker://IMAGE`' -r
 complete -c cml -n "__fish_cml_using_subcommand runner" -l runner-sha256 -d 'SHA-256 of that download or image, in hex' -r
+complete -c cml -n "__fish_cml_using_subcommand runner" -l proxy -d 'Proxy of the machine\'s network, `http://[USER:PASSWORD@]HOST:PORT`: for the agent, its downloads, the runner and its jobs; the launcher\'s own is in its environment (`HTTPS_PROXY`, `HTTP_PROXY`, `NO_PROXY`)' -r
+complete -c cml -n "__fish_cml_using_subcommand runner" -l no-proxy -d 'One or more (comma-delimited) hosts, domains and addresses that the machine reaches without `--proxy`' -r
+complete -c cml -n "__fish_cml_using_subcommand runner" -l ca-certificates -d 'File of certificates (PEM) of authorities that are trusted besides the system\'s: by the launcher, and on the machine by the agent, its downloads, the runner and its jobs' -r -F
 complete -c cml -n "__fish_cml_using_subcommand runner" -l name -d 'Runner name displayed in the CI [default: cml-{ID}]' -r
 complete -c cml -n "__fish_cml_using_subcommand runner" -l export -d 'Only check the options and the token, and write them to this file (mode 0600): `cml-agent install` has a service of this host made of it' -r -F
 complete -c cml -n "__fish_cml_using_subcommand runner" -l state-dir -d 'Directory of the runner\'s state on this host [default: ~/.cml/NAME]' -r -F

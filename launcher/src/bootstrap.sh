@@ -115,8 +115,8 @@ TIMER
 
 # The spec holds the runner's credential: whole or not at all, and for root only.
 write_spec() {
-	printf %s @@certificates@@ >"$state/ca-certificates.pem" &&
-		printf %s @@spec@@ >"$state/spec.json.new" && chmod 600 "$state/spec.json.new" && mv -f "$state/spec.json.new" "$state/spec.json"
+	printf %s @@spec@@ >"$state/spec.json.new" && chmod 600 "$state/spec.json.new" && mv -f "$state/spec.json.new" "$state/spec.json" &&
+		printf %s @@certificates@@ >"$state/ca-certificates.pem"
 }
 
 # The certificates that were given, and the image's own: where each kind of system, and its openssl, keeps them.

@@ -2,34 +2,20 @@
 
 use std::ffi::OsString;
 
+use common::network;
+
 use crate::user::User;
 
 /// What a job finds programs with if the agent itself was started without.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Proxies and certificates: what a machine's owner sets for all programs that use the network.
-pub const NETWORK: [&str; 11] = [
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "all_proxy",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "ALL_PROXY",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "NODE_EXTRA_CA_CERTS",
-];
-
-/// Variables besides that a machine's owner sets for the jobs on it. No prefix like `RUNNER_`, `GITHUB_` or `ACTIONS_`: tokens have such names.
-const ALLOWED: [&str; 29] = [
+/// Variables besides those of the network that a machine's owner sets for the jobs on it. No prefix like `RUNNER_`, `GITHUB_` or `ACTIONS_`: tokens have such names.
+const ALLOWED: [&str; 28] = [
     "PATH",
     "LANG",
     "LANGUAGE",
     "TZ",
     "TMPDIR",
-    "REQUESTS_CA_BUNDLE",
     "GITHUB_ACTIONS_RUNNER_TLS_NO_VERIFY",
     // What config.sh itself keeps for jobs (env.sh).
     "JAVA_HOME",
@@ -67,7 +53,7 @@ const IDENTITY: [&str; 4] = ["HOME", "USER", "LOGNAME", "SHELL"];
 /// Builds it from the agent's own environment, for the job user or, without one, for who we are.
 pub fn build(own: impl Iterator<Item = (OsString, OsString)>, user: Option<&User>) -> Vec<(String, String)> {
     let allowed = |name: &str| {
-        NETWORK.contains(&name)
+        network::VARIABLES.contains(&name)
             || ALLOWED.contains(&name)
             || ALLOWED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
             || (user.is_none() && IDENTITY.contains(&name))
@@ -89,6 +75,7 @@ pub fn build(own: impl Iterator<Item = (OsString, OsString)>, user: Option<&User
         add("USER", who.name.clone());
         add("LOGNAME", who.name.clone());
     }
+    network::spare_loopback(&mut env);
     env
 }
 
@@ -146,9 +133,11 @@ mod tests {
                 "HOME=/home/cml",
                 "LC_ALL=C",
                 "LOGNAME=cml",
+                "NO_PROXY=localhost,127.0.0.1,::1",
                 "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
                 "USER=cml",
                 "https_proxy=http://proxy",
+                "no_proxy=localhost,127.0.0.1,::1",
             ]
         );
     }

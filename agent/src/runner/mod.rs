@@ -25,7 +25,6 @@ use common::spec::{ForgeKind, RunnerSpec};
 use crate::supervise::CommandLine;
 use crate::user::User;
 pub use containers::Containers;
-pub use environment::NETWORK;
 
 /// One per forge. It knows the program; it never decides.
 #[async_trait]

@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result};
 use common::error::{Class, Failure};
 use common::installation::Installation;
 use common::log::escape;
+use common::{certificates::Certificates, network};
 use nix::unistd::Uid;
 use zeroize::Zeroizing;
 
@@ -22,7 +23,6 @@ use super::{say, unit};
 use crate::condition::Condition;
 use crate::lifecycle::Step;
 use crate::pause::Failures;
-use crate::runner::NETWORK;
 use crate::supervise::find_program;
 use crate::user::{self, User};
 
@@ -47,6 +47,7 @@ const JOB_USER: &str = "CML_RUNNER_JOB_USER";
 const WORKDIR: &str = "CML_RUNNER_WORKDIR";
 const EXECUTOR: &str = "CML_RUNNER_EXECUTOR";
 const STATE_DIR: &str = "CML_RUNNER_STATE_DIR";
+const CA_CERTIFICATES: &str = "CML_RUNNER_CA_CERTIFICATES";
 const TOKEN: &str = "CML_RUNNER_TOKEN";
 const ONCE: [&str; 3] = ["CML_RUNNER_TOKEN_FILE", "CML_TOKEN_FILE", "CML_RUNNER_EXPORT"];
 
@@ -72,7 +73,7 @@ pub fn install(words: &[String]) -> Result<u8> {
         say("systemd does not run on this host: the runner runs in the foreground, and ends with this command")?;
         return Err(foreground(&launcher, &place, installation));
     }
-    let network = NETWORK
+    let network = network::VARIABLES
         .iter()
         .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
     installation.options.extend(network);
@@ -176,6 +177,12 @@ fn write(place: &Place, launcher: &Path, installation: &mut Installation) -> Res
             user::join_docker(&user);
         }
         installation.options.insert(JOB_USER.into(), name);
+    }
+    if let Some(given) = installation.option(CA_CERTIFICATES).map(PathBuf::from) {
+        // The file may go, or lie where a service sees nothing.
+        let copy = place.certificates();
+        replace(&copy, &Certificates::read(&given)?.to_pem(), SHARED_FILE)?;
+        installation.options.insert(CA_CERTIFICATES.into(), copy.display().to_string());
     }
     let workdir = installation.option(WORKDIR).map(PathBuf::from);
     replace(&place.token(), installation.token.expose(), PRIVATE_FILE)?;

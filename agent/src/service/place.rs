@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use common::error::{Class, Failure};
+use common::spec::CA_CERTIFICATES;
 use ring::digest::{SHA256, digest};
 
 use crate::user::instance_path;
@@ -93,6 +94,11 @@ impl Place {
     /// The forge token.
     pub fn token(&self) -> PathBuf {
         self.settings().join("token")
+    }
+
+    /// The certificates that it was given.
+    pub fn certificates(&self) -> PathBuf {
+        self.settings().join(CA_CERTIFICATES)
     }
 
     /// Its state.

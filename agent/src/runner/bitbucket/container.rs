@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result};
 use common::error::{Class, Failure};
 use common::forge::Platform;
 use common::forge::bitbucket::{RUNNER_IMAGE, RUNNER_VERSION, RunnerConfig};
+use common::network;
 use common::spec::RunnerOptions;
 
 use crate::runner::containers::{LABEL, run};
@@ -74,7 +75,8 @@ pub async fn create(program: &Program, state_dir: &Path, name: &str, config: &Ru
     let work = work(program);
     std::fs::create_dir_all(&work).with_context(|| format!("making {}", work.display()))?;
     let file = state_dir.join(VARIABLES);
-    program::write_private(&file, &variables(config, &work), None)?;
+    let network = program.command("", &[]).env;
+    program::write_private(&file, &variables(config, &work, network::of_proxy(&network)), None)?;
     let own = format!("runner-{}", config.runner_uuid.trim_matches(['{', '}']));
     let words = words(&own, name, &file, &work, &made);
     let created = run(&words.iter().map(String::as_str).collect::<Vec<_>>(), BUDGET).await;
@@ -109,9 +111,11 @@ fn words(own: &str, name: &str, variables: &Path, work: &Path, made: &Made<'_>) 
     words.into_iter().map(str::to_owned).collect()
 }
 
-/// One variable a line, taken as it is.
+/// One variable a line, taken as it is. Steps do not get the [proxy], which is the runner's.
 /// Source: <https://docs.docker.com/reference/cli/docker/container/run/#env>
-fn variables(config: &RunnerConfig, work: &Path) -> String {
+///
+/// [proxy]: https://support.atlassian.com/bitbucket-cloud/docs/configure-a-runner-to-use-a-proxy/
+fn variables<'a>(config: &RunnerConfig, work: &Path, proxy: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let work = work.display().to_string();
     let all = [
         ("ACCOUNT_UUID", Some(config.account_uuid.as_str())),
@@ -122,8 +126,9 @@ fn variables(config: &RunnerConfig, work: &Path) -> String {
         ("RUNTIME_PREREQUISITES_ENABLED", Some("true")),
         ("WORKING_DIRECTORY", Some(&work)),
     ];
-    let lines = all.iter().filter_map(|(name, value)| Some(format!("{name}={}\n", (*value)?)));
-    lines.collect()
+    let line = |(name, value): (&str, &str)| format!("{name}={value}\n");
+    let own = all.iter().filter_map(|(name, value)| Some(line((name, (*value)?))));
+    own.chain(proxy.map(line)).collect()
 }
 
 #[cfg(test)]
@@ -165,7 +170,7 @@ mod tests {
             containers: true,
         };
         let work = Path::new("/opt/cml/runner/work");
-        let text = variables(&config, work);
+        let text = variables(&config, work, [("https_proxy", "http://proxy:3128")].into_iter());
         let expected = [
             "ACCOUNT_UUID={workspace}",
             "RUNNER_UUID={7b54c4fa}",
@@ -173,6 +178,7 @@ mod tests {
             "OAUTH_CLIENT_SECRET=canary= \"$x",
             "RUNTIME_PREREQUISITES_ENABLED=true",
             "WORKING_DIRECTORY=/opt/cml/runner/work",
+            "https_proxy=http://proxy:3128",
         ];
         assert_eq!(text.lines().collect::<Vec<_>>(), expected);
         let made = Made {

@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use common::forge::gitlab::RunnerConfig;
+use common::network;
 use common::spec::RunnerOptions;
 use serde_json::Value;
 
@@ -34,6 +35,12 @@ fn text(program: &Program, name: &str, options: &RunnerOptions, runner: &RunnerC
     ];
     if let Place::Containers { gpus } = place {
         lines.push("executor = \"docker\"".into());
+        // A job in a shell inherits it. Source: <https://docs.gitlab.com/runner/configuration/proxy/>
+        let env = program.command("", &[]).env;
+        let proxy: Vec<String> = network::of_proxy(&env).map(|(name, value)| format!("{name}={value}")).collect();
+        if !proxy.is_empty() {
+            lines.push(format!("environment = {}", toml(proxy)));
+        }
         lines.push("[runners.docker]".into());
         lines.push(format!("image = {}", toml(options.docker_image.as_str())));
         lines.push(format!("volumes = {}", toml(options.docker_volumes.as_slice())));

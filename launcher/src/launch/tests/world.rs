@@ -33,6 +33,7 @@ pub fn request(options: &[&str]) -> Request {
     };
     let name = parsed.options.decision.name.clone();
     Request {
+        certificates: None,
         forge: ForgeKind::GitHub,
         repo: "https://github.com/octo/train".parse().unwrap(),
         access: Access::Token(Secret::new("ghp_canary")),
