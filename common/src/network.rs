@@ -216,7 +216,7 @@ impl Network {
 /// Whether an environment names a proxy.
 fn has_proxy(own: &impl Fn(&str) -> Option<String>) -> bool {
     let named = |name: &&str| own(name).is_some_and(|value| !value.is_empty());
-    PROXY.iter().chain(&ANY_PROXY).any(|name| named(&name))
+    PROXY.iter().chain(&ANY_PROXY).any(named)
 }
 
 /// The environment of jobs: where there is a proxy, they reach their own machine without it.

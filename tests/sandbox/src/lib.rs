@@ -17,6 +17,7 @@ pub mod imds;
 pub mod instance;
 pub mod interrupt;
 pub mod kubernetes;
+pub mod proxy;
 mod shared;
 pub mod standin;
 pub mod world;
