@@ -86,3 +86,57 @@ fn pem(certificate: &[u8]) -> String {
     text.push_str("-----END CERTIFICATE-----\n");
     text
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::path::{Path, PathBuf};
+
+    use super::Certificates;
+    use crate::error::{Class, Report};
+
+    /// One authority, made for these tests.
+    const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/authority.pem");
+
+    fn written(name: &str, text: &str) -> PathBuf {
+        let file = std::env::temp_dir().join(format!("cml-certificates-{name}-{}", std::process::id()));
+        std::fs::write(&file, text).unwrap();
+        file
+    }
+
+    #[test]
+    fn a_bundle_reads_back_and_a_key_in_it_stays_where_it_is() {
+        let own = std::fs::read_to_string(FILE).unwrap();
+        let certificates = Certificates::read(Path::new(FILE)).unwrap();
+        assert_eq!(certificates.to_pem(), own);
+        let text = format!("# ours\n-----BEGIN PRIVATE KEY-----\nY2FuYXJ5\n-----END PRIVATE KEY-----\n{own}{own}");
+        let file = written("key", &text);
+        assert_eq!(Certificates::read(&file).unwrap().to_pem(), format!("{own}{own}"));
+        assert_eq!(certificates.each().count(), 1);
+        std::fs::remove_file(file).unwrap();
+    }
+
+    #[test]
+    fn the_systems_own_are_there_besides_each_once() {
+        let certificates = Certificates::read(Path::new(FILE)).unwrap();
+        let all = certificates.with_system();
+        assert!(all.to_pem().ends_with(&certificates.to_pem()));
+        assert_eq!(certificates.with_system().with_system(), all);
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_refused_by_the_options_name() {
+        let broken = "-----BEGIN CERTIFICATE-----\nY2FuYXJ5\n-----END CERTIFICATE-----\n";
+        let unended = "-----BEGIN CERTIFICATE-----\nY2FuYXJ5\n";
+        for (name, text) in [("none", "canary"), ("broken", broken), ("unended", unended)] {
+            let file = written(name, text);
+            let error = Certificates::read(&file).unwrap_err();
+            let report = Report(&error).to_string();
+            assert_eq!(Report(&error).class(), Class::Usage, "{report}");
+            assert!(report.contains("--ca-certificates") && report.contains("openssl"), "{report}");
+            assert!(!report.contains("canary") && !report.contains("Y2FuYXJ5"), "{report}");
+            std::fs::remove_file(file).unwrap();
+        }
+    }
+}

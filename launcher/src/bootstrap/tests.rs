@@ -1,7 +1,9 @@
 #![allow(clippy::unwrap_used)]
 
+use std::path::Path;
 use std::time::Duration;
 
+use common::certificates::Certificates;
 use common::error::{Class, Report};
 use common::network::Network;
 use common::spec::CloudKind::{Aws, Gcp, Kubernetes};
@@ -35,6 +37,10 @@ fn bootstrap() -> Bootstrap {
     }
 }
 
+fn authority() -> Certificates {
+    Certificates::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../common/tests/authority.pem"))).unwrap()
+}
+
 fn hostile() -> Bootstrap {
     Bootstrap {
         spec: HOSTILE.into(),
@@ -49,7 +55,16 @@ fn hostile() -> Bootstrap {
 
 #[test]
 fn the_whole_script_with_hostile_values() {
-    let text = hostile().render();
+    let text = Bootstrap {
+        network: Network {
+            proxy: Some("http://me:it's$(poweroff)`@proxy.example.com:3128".parse().unwrap()),
+            no_proxy: vec!["example.com".into(), "'; poweroff; '".into()],
+            trusted: None,
+        },
+        certificates: Some(authority()),
+        ..hostile()
+    };
+    let text = text.render();
     // The unit has its own owner and tests.
     insta::assert_snapshot!("hostile", text.replace(&quote(&unit(false)), "'(the unit)'"));
 }
@@ -143,6 +158,59 @@ fn an_agent_with_the_wrong_checksum_is_not_run() {
         );
         assert_eq!(machine.power_offs(), 1, "{shell}");
         assert_eq!(machine.served(), 1, "what is wrong is not downloaded again");
+    }
+}
+
+#[test]
+fn each_downloader_goes_through_the_proxy_and_trusts_whom_it_is_told_to() {
+    for tool in ["curl", "wget", "python3"] {
+        for shell in shells() {
+            let machine = Machine::new();
+            if !machine.only_downloader(tool) {
+                machine::skip("bootstrap", &format!("no {tool} here"));
+                break;
+            }
+            // Without curl that shell takes a wget of its own, which crashes where there is a proxy (Debian 12).
+            if tool != "curl" && shell.starts_with("busybox") {
+                machine::skip("bootstrap", "busybox has its own wget, which knows no proxy");
+                continue;
+            }
+            machine.tell_of(tool);
+            let boot = machine.with_agent(bootstrap());
+            let boot = Bootstrap {
+                // Only the proxy can find it.
+                agent_urls: vec!["http://agents.invalid/agent".into()],
+                network: Network {
+                    proxy: Some(machine.proxy().parse().unwrap()),
+                    ..Network::default()
+                },
+                certificates: Some(authority()),
+                ..boot
+            };
+            machine.run(&shell, &boot);
+            assert_eq!(
+                machine.phases(),
+                ["boot begin", "boot ok", "agent begin", "agent ok"],
+                "{tool} {shell} {}",
+                machine.read("console")
+            );
+            assert_eq!(
+                machine.read("var/lib/cml/ca-certificates.pem"),
+                authority().to_pem(),
+                "{tool} {shell}"
+            );
+            let trusted = machine.path("var/lib/cml/trusted.pem");
+            assert!(
+                machine.read("var/lib/cml/trusted.pem").starts_with(&authority().to_pem()),
+                "{tool} {shell}"
+            );
+            let told = machine.read("told");
+            assert!(
+                told.contains(&trusted.display().to_string()) && !told.contains("canary"),
+                "{tool} {shell}: {told}"
+            );
+            assert!(!machine.read("console").contains("canary"), "{tool} {shell}");
+        }
     }
 }
 

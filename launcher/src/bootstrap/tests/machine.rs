@@ -41,7 +41,8 @@ const REFUSES: &str = "[ \"$(grep -c . \"$CML_ROOT/power-off\")\" -ge 5 ]\n";
 const MINUTES: &str = "#!/bin/sh\ncase $1 in\n60) echo \"$1\" >>\"$CML_ROOT/slept\" ;;\n*) exec /bin/sleep \"$@\" ;;\nesac\n";
 
 /// Everything that the script needs apart from a downloader.
-const TOOLS: [&str; 18] = [
+const TOOLS: [&str; 19] = [
+    "grep",
     "sh",
     "date",
     "mkdir",
@@ -205,6 +206,17 @@ impl Machine {
         true
     }
 
+    /// Writes down what a downloader is called with, and by which variable it is told whom to trust.
+    pub fn tell_of(&self, tool: &str) {
+        let text = "#!/bin/sh\necho \"$* ${SSL_CERT_FILE:-}\" >>\"$CML_ROOT/told\"\nexec \"$CML_ROOT/tools/TOOL\" \"$@\"\n";
+        write_program(&self.path("shims").join(tool), &text.replace("TOOL", tool));
+    }
+
+    /// Our web server as a proxy, which asks nobody who is there.
+    pub fn proxy(&self) -> String {
+        format!("http://me:canary@{}", self.address)
+    }
+
     fn command(&self, shell: &str) -> Command {
         let tools = Some(self.path("tools")).filter(|tools| tools.exists());
         let tools = tools.map_or_else(|| std::env::var_os("PATH").unwrap(), Into::into);
@@ -276,6 +288,8 @@ fn serve(mut stream: TcpStream, served: &AtomicUsize) {
     while lines.next().is_some_and(|line| !line.is_empty()) {}
     served.fetch_add(1, Ordering::SeqCst);
     let path = request.split(' ').nth(1).unwrap_or_default();
+    // As a proxy is asked.
+    let path = path.strip_prefix("http://agents.invalid").unwrap_or(path);
     let (status, body, length) = match path.split('?').next().unwrap_or_default() {
         "/agent" => ("200 OK", AGENT, AGENT.len()),
         "/other" => ("200 OK", "#!/bin/sh\necho not the agent\n", 29),
