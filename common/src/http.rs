@@ -180,9 +180,13 @@ impl Fault {
     /// Reads reqwest's error; its URL is cut, since a signed download's query is a secret.
     fn broken(error: reqwest::Error) -> Self {
         let tls = tls(&error);
-        let is_stranger = tls.is_some_and(certificates::is_of_stranger);
+        let why = if tls.is_some_and(certificates::is_of_stranger) {
+            Some(certificates::stranger())
+        } else {
+            is_refused_by_proxy(&error).then(unknown_to_proxy)
+        };
         // The peer will not become another one.
-        let again = if error.is_builder() || error.is_redirect() || tls.is_some() {
+        let again = if error.is_builder() || error.is_redirect() || tls.is_some() || why.is_some() {
             Again::Never
         } else if error.is_connect() {
             Again::Always
@@ -190,15 +194,25 @@ impl Fault {
             Again::IfRepeatable
         };
         let error = anyhow::Error::new(error.without_url());
-        Self::new(
+        Self {
             again,
-            if is_stranger {
-                error.context(certificates::stranger())
-            } else {
-                error
+            error: match why {
+                Some(why) => error.context(why),
+                None => error,
             },
-        )
+        }
     }
+}
+
+/// Whether a proxy refuses a tunnel to whom it does not know. That error has no type that could be asked for.
+fn is_refused_by_proxy(error: &reqwest::Error) -> bool {
+    let mut chain = std::iter::successors(Some(error as &(dyn std::error::Error + 'static)), |link| link.source());
+    error.is_connect() && chain.any(|link| link.to_string().ends_with("proxy authorization required"))
+}
+
+fn unknown_to_proxy() -> Failure {
+    Failure::new(Class::Access, "the proxy refuses who does not give the right credentials")
+        .hint("write them into its address, percent-encoded: `http://USER:PASSWORD@HOST:PORT`, in `--proxy` for a machine, in HTTPS_PROXY and HTTP_PROXY for the launcher")
 }
 
 /// What failed, if it is TLS itself.
@@ -315,6 +329,9 @@ fn give_up(fault: Fault, target: &Target<'_>, retry: &Retry, tries: u32) -> anyh
 fn judge(response: &Response, body: &[u8], retry: &Retry) -> Result<(), Fault> {
     let status = response.status();
     let answered = || anyhow::anyhow!("the server answered {status}");
+    if status == StatusCode::PROXY_AUTHENTICATION_REQUIRED {
+        return Err(Fault::new(Again::Never, answered().context(unknown_to_proxy())));
+    }
     if let Some(limit) = rate_limit(status, response.headers(), body, retry.unsaid_limit) {
         return Err(Fault::new(Again::After(limit), answered()));
     }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::secret::{self, Secret};
 
 /// A command line of `cml runner` that has been checked, in a form that can be said again: not a spec, which only programs of one release understand.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Installation {
     /// The runner's name.
@@ -20,6 +20,18 @@ pub struct Installation {
     /// The forge token.
     #[serde(with = "secret::exposed")]
     pub token: Secret,
+}
+
+impl std::fmt::Debug for Installation {
+    /// An option's value may hold a proxy's password: only their names are shown.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let options: Vec<&String> = self.options.keys().collect();
+        f.debug_struct("Installation")
+            .field("name", &self.name)
+            .field("repo", &self.repo)
+            .field("options", &options)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Installation {

@@ -133,6 +133,10 @@ mod tests {
             "--executor=docker",
             "--on-interrupt=ZWNobyBoaQo=",
             "--workdir=/data/work",
+            "--proxy=http://me:word@proxy.example.com:3128",
+            "--no-proxy=example.com",
+            "--no-proxy=10.0.0.0/8",
+            concat!("--ca-certificates=", env!("CARGO_MANIFEST_DIR"), "/../common/tests/authority.pem"),
             "--max-attempts=5",
             "--log=debug",
             "--cloud-type=xl",
@@ -143,7 +147,7 @@ mod tests {
             "{installation:?}"
         );
         assert!(
-            !installation.options.values().any(|value| value.contains("canary")),
+            !installation.options.values().any(|value| value.contains("canary")) && !format!("{installation:?}").contains("word"),
             "{installation:?}"
         );
         let mut vars = installation.options.clone();

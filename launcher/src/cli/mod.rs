@@ -76,10 +76,17 @@ pub struct Setting {
 }
 
 /// The options that were given: id → flag or variable. A switch that was given as false is not among them.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Given {
     sources: BTreeMap<String, String>,
     variables: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for Given {
+    /// A value may hold a secret: only what was given is shown.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Given").field(&self.sources).finish()
+    }
 }
 
 impl Given {

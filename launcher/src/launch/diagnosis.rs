@@ -91,13 +91,13 @@ impl Diagnosis {
                 "the cluster has not started the pod; why is in the console's lines: check the image, the nodes and their labels, `--cloud-type` and `--cloud-hdd-size`"
             }
             Some("agent") => {
-                "the machine needs a way out to the agent's address: a public address or a NAT, or a mirror given as `--agent-url`"
+                "the machine needs a way out to the agent's address: a public address, a NAT, a `--proxy`, or a mirror given as `--agent-url`; where its certificate is not trusted, `--ca-certificates`"
             }
             Some("startup-script") => {
                 "what `--cloud-startup-script` printed is in the console's lines; `--provisioning-timeout` is how long it may take"
             }
             Some("install-runner") => {
-                "the machine needs a way out to the runner's download, or a mirror given as `--runner-url`, and disk space (`--cloud-hdd-size`)"
+                "the machine needs a way out to the runner's download (`--proxy`), or a mirror given as `--runner-url`, and disk space (`--cloud-hdd-size`)"
             }
             Some("register") => "the machine needs a way out to the forge, and the token must last until then",
             Some(_) => "the runner was started; its own log lines are in the console's lines",

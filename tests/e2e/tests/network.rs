@@ -262,3 +262,20 @@ async fn what_would_be_done_shows_no_password_of_a_proxy() {
     run(&scene, &args, &[]).await.failed_with(2, &["--proxy"]);
     scene.end().await;
 }
+
+#[tokio::test]
+async fn a_proxy_that_knows_nobody_of_this_password_is_named_at_once() {
+    let scene = Scene::new().await;
+    let private = Private::of(&scene).await;
+    let wrong = private.proxy.url().replace("canary", "wrong-canary");
+    let env = ["http_proxy", "https_proxy"].map(|name| (name.to_owned(), wrong.clone()));
+    let export = format!("--export={}", scene.world.dir().join("exported").display());
+    let encrypted = format!("--repo=https://{FORGE}/octo/train");
+    for more in [&[][..], &[encrypted.as_str(), "--driver=github"]] {
+        let outcome = run(&scene, &[&["runner", &export][..], more].concat(), &env).await;
+        outcome.failed_with(3, &["the proxy refuses", "USER:PASSWORD@HOST:PORT"]);
+        assert!(!outcome.stderr.contains("canary"), "{outcome:?}");
+    }
+    assert_eq!(private.proxy.seen().len(), 2, "{:#?}", private.proxy.seen());
+    scene.end().await;
+}
