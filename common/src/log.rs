@@ -33,7 +33,7 @@ pub enum Level {
 }
 
 /// The crates that `--log` speaks of; every other one is a dependency, whose warnings are shown.
-const OURS: [&str; 6] = ["common", "cml", "cml_agent", "ec2", "sandbox", "cml_sandbox"];
+const OURS: [&str; 6] = ["common", "launcher", "agent", "ec2", "sandbox", "cml_sandbox"];
 
 /// Installs the subscriber; call once, first thing in `main`.
 pub fn init(level: Level) {
@@ -200,7 +200,7 @@ pub(crate) mod tests {
     #[test]
     fn the_level_is_ours_and_dependencies_only_warn() {
         let act = || {
-            tracing::debug!(target: "cml_agent::run", "ours");
+            tracing::debug!(target: "agent::run", "ours");
             tracing::info!(target: "hyper", "theirs");
             tracing::warn!(target: "hyper", "their warning");
         };
