@@ -1,11 +1,13 @@
 //! A `.tar.gz` out of a queue of pieces into a directory that nobody else writes to. What could leave the directory, or be more than
 //! files, directories and links, is refused.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _, lchown, symlink};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use flate2::bufread::MultiGzDecoder;
 use tar::{Archive, Entry, EntryType};
@@ -23,22 +25,50 @@ const UNNAMED_DIRECTORY: u32 = 0o755;
 /// Of a program that is a single file.
 const PROGRAM: u32 = 0o755;
 
+/// The most that stands between the contents of two entries, in bytes: a head, padding, long names, which are read into memory.
+const HEAD: u64 = 1 << 20;
+
+/// The most that an archive may unpack to: a small download can be a disk full of zeros.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Of all contents, in bytes.
+    pub bytes: u64,
+    /// How many there may be, each of which takes an inode.
+    pub entries: u64,
+}
+
+impl Limits {
+    /// Ten times any forge's runner: GitHub's, the largest, has 435 MB in 6 500 files.
+    pub const RUNNER: Self = Self {
+        bytes: 8 << 30,
+        entries: 1 << 20,
+    };
+}
+
 /// User and group.
 pub type Owner = Option<(u32, u32)>;
 
 /// Unpacks everything below `root`, which is empty. Blocking. The queue is read to its end, so that the sender has seen all of it.
-pub fn extract(queue: Receiver<Vec<u8>>, root: &Path, owner: Owner) -> io::Result<()> {
+pub fn extract(queue: Receiver<Vec<u8>>, root: &Path, owner: Owner, limits: Limits) -> io::Result<()> {
     let mut stream = Queue::new(queue);
     let decoder = MultiGzDecoder::new(&mut stream);
-    let mut archive = Archive::new(BufReader::with_capacity(BUFFER, decoder));
+    let ration = Rc::new(Cell::new(HEAD));
+    let mut archive = Archive::new(Rationed {
+        stream: BufReader::with_capacity(BUFFER, decoder),
+        left: Rc::clone(&ration),
+    });
     let mut tree = Tree {
         root,
         owner,
+        left: limits,
         made: HashSet::new(),
         buffer: vec![0; BUFFER],
     };
     for entry in archive.entries()? {
-        tree.add(&mut entry?)?;
+        let mut entry = entry?;
+        // All of it is read or skipped before the next head.
+        ration.set(entry.size().saturating_add(HEAD));
+        tree.add(&mut entry)?;
     }
     // What follows the last entry is padding; the checksums of gzip come after it.
     io::copy(&mut archive.into_inner(), &mut io::sink())?;
@@ -95,6 +125,22 @@ impl Read for Queue {
     }
 }
 
+/// A stream of which only so much may be read: what reads it keeps some of it in memory.
+struct Rationed<R> {
+    stream: R,
+    left: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Rationed<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.stream.read(into)?;
+        let left = self.left.get().checked_sub(read as u64);
+        self.left
+            .set(left.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "what stands before an entry is too long"))?);
+        Ok(read)
+    }
+}
+
 fn hostile(path: &Path, why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("entry {}: {why}", path.display()))
 }
@@ -126,6 +172,8 @@ fn stays_inside(target: &Path, depth: usize) -> bool {
 struct Tree<'a> {
     root: &'a Path,
     owner: Owner,
+    /// How much more there may be.
+    left: Limits,
     /// Directories that are known to be real ones, not links.
     made: HashSet<PathBuf>,
     buffer: Vec<u8>,
@@ -138,6 +186,8 @@ impl Tree<'_> {
             return Ok(());
         }
         let named = entry.path()?.into_owned();
+        self.count(entry.size())
+            .ok_or_else(|| hostile(&named, "it is more than an archive may hold"))?;
         let relative = inside(&named).ok_or_else(|| hostile(&named, "its name leaves the directory"))?;
         let mode = entry.header().mode()? & MODE;
         if kind == EntryType::Directory {
@@ -164,6 +214,12 @@ impl Tree<'_> {
             _ => return Err(hostile(&named, "it is neither a file, a directory nor a link")),
         }
         self.own(&path)
+    }
+
+    fn count(&mut self, bytes: u64) -> Option<()> {
+        self.left.entries = self.left.entries.checked_sub(1)?;
+        self.left.bytes = self.left.bytes.checked_sub(bytes)?;
+        Some(())
     }
 
     fn file<R: Read>(&mut self, entry: &mut Entry<'_, R>, path: &Path, mode: u32) -> io::Result<()> {

@@ -20,6 +20,7 @@ use url::Url;
 
 use crate::user::User;
 use download::{Download, End};
+use extract::Limits;
 use place::Partial;
 
 /// How many pieces of the download may wait to be unpacked: the network is not slowed by a short stall of the disk, and little memory is used.
@@ -71,7 +72,7 @@ pub async fn install(client: &Client, source: &Source, destination: Destination<
     // The guard travels with the work: if nobody waits for it any more, what it wrote is removed when it ends.
     let unpacking = tokio::task::spawn_blocking(move || {
         let result = match form {
-            Form::TarGz => extract::extract(receiver, partial.path(), owner),
+            Form::TarGz => extract::extract(receiver, partial.path(), owner, Limits::RUNNER),
             Form::Program(name) => extract::save(receiver, &partial.path().join(name), owner),
         };
         (partial, result)

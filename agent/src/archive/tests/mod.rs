@@ -1,5 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod bombs;
 pub mod server;
 
 use std::fs;
