@@ -47,6 +47,13 @@ impl Partial {
         let mut names = fs::read_dir(&self.0)
             .and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<OsString>>>())
             .with_context(|| format!("reading {}", self.0.display()))?;
+        if names.iter().any(|name| name == OsStr::new(NAME)) {
+            // Where it goes, all of it is now.
+            let message = format!("the archive is damaged or hostile: it is not used, as it holds a `{NAME}`");
+            return Err(Failure::new(Class::Unexpected, message)
+                .hint("--runner-url must be that of a runner")
+                .into());
+        }
         names.sort_by_key(|name| name == OsStr::new(LAST));
         if let Some(taken) = names.iter().find(|name| fs::symlink_metadata(dir.join(name)).is_ok())
             && !destination.replace

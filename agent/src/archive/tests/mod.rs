@@ -259,6 +259,24 @@ async fn the_work_of_earlier_jobs_stays_and_foreign_files_are_not_touched() {
 }
 
 #[tokio::test]
+async fn an_entry_that_would_take_the_place_of_all_others_removes_nothing() {
+    let body = pack(vec![
+        entry(EntryType::Regular, "bin/new", "", 0o755, b"x"),
+        entry(EntryType::Regular, ".partial", "", 0o644, b"x"),
+    ]);
+    let server = Server::start(move |_, _| whole(&body)).await;
+    let dir = TempDir::new().unwrap();
+    fs::create_dir_all(dir.path().join("bin/old")).unwrap();
+    let destination = Destination {
+        replace: true,
+        ..here(dir.path())
+    };
+    let error = get(&server.source(), destination).await.unwrap_err();
+    assert!(Report(&error).to_string().contains("damaged or hostile"), "{error:#}");
+    assert!(dir.path().join("bin/old").exists() && !dir.path().join(".partial").exists());
+}
+
+#[tokio::test]
 async fn it_belongs_to_the_job_user() {
     if !nix::unistd::Uid::effective().is_root() {
         crate::user::skip("it_belongs_to_the_job_user", "needs root");
