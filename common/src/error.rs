@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::log::escape;
+
 /// What kind of failure it was; the launcher's exit code follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
@@ -97,14 +99,25 @@ impl Report<'_> {
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.0)?;
+        write!(f, "error: {}", Lines(self.0))?;
         for cause in self.0.chain().skip(1) {
-            write!(f, "\n  caused by: {cause}")?;
+            write!(f, "\n  caused by: {}", Lines(cause))?;
         }
         if let Some(hint) = self.hint() {
-            write!(f, "\n\nhint: {hint}")?;
+            write!(f, "\n\nhint: {}", Lines(hint))?;
         }
         Ok(())
+    }
+}
+
+/// A text of one or more lines that does nothing else to a terminal: it may be the words of a forge, a cloud or a job.
+struct Lines<T>(T);
+
+impl<T: fmt::Display> fmt::Display for Lines<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string();
+        let lines: Vec<String> = text.split('\n').map(escape).collect();
+        f.write_str(&lines.join("\n"))
     }
 }
 
@@ -113,6 +126,16 @@ mod tests {
     use anyhow::Context as _;
 
     use super::{Class, Failure, Report};
+
+    #[test]
+    fn what_others_said_does_not_reach_the_terminal() {
+        let failure = Failure::new(Class::Usage, "GitHub said \u{1b}[2Jno").hint("one\rtwo");
+        let error = anyhow::anyhow!("two\nlines\u{202e}").context(failure);
+        assert_eq!(
+            Report(&error).to_string(),
+            "error: GitHub said \\u001b[2Jno\n  caused by: two\nlines\\u202e\n\nhint: one\\u000dtwo"
+        );
+    }
 
     #[test]
     fn the_class_and_the_hint_are_found_under_any_context() {
