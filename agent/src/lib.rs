@@ -9,6 +9,9 @@
 mod archive;
 mod condition;
 mod console;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod host;
 mod interrupt;
 mod lifecycle;

@@ -345,7 +345,7 @@ fn judge(response: &Response, body: &[u8], retry: &Retry) -> Result<(), Fault> {
 ///
 /// [google]: https://docs.cloud.google.com/compute/api-quota#best_practices
 /// [docs]: https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api#exceeding-the-rate-limit
-fn rate_limit(status: StatusCode, headers: &HeaderMap, body: &[u8], unsaid: Duration) -> Option<Duration> {
+pub(crate) fn rate_limit(status: StatusCode, headers: &HeaderMap, body: &[u8], unsaid: Duration) -> Option<Duration> {
     if !matches!(status, StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS) {
         return None;
     }

@@ -9,6 +9,9 @@
 pub mod certificates;
 pub mod error;
 pub mod forge;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod http;
 pub mod installation;
 pub mod last_words;

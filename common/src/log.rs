@@ -60,7 +60,7 @@ where
 
 /// How a record is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shape {
+pub(crate) enum Shape {
     /// `level: message {meta}`, the level in colour.
     Terminal,
     /// One JSON object with sorted keys.
@@ -141,8 +141,9 @@ impl Visit for Fields {
     }
 }
 
-#[cfg(test)]
-pub(crate) mod tests {
+/// What is logged, as text, for tests and fuzz targets.
+#[cfg(any(test, fuzzing))]
+pub(crate) mod capture {
     #![allow(clippy::unwrap_used)]
 
     use std::io::{self, Write};
@@ -162,12 +163,20 @@ pub(crate) mod tests {
         }
     }
 
-    fn written(level: Level, shape: Shape, act: impl FnOnce()) -> String {
+    pub fn written(level: Level, shape: Shape, act: impl FnOnce()) -> String {
         let buffer = Buffer::default();
         let writer = buffer.clone();
         tracing::subscriber::with_default(subscriber(level, shape, move || writer.clone()), act);
         String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap()
     }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::capture::written;
+    use super::{Level, Shape};
 
     /// What `act` logs at level info, as JSON lines.
     pub(crate) fn logged(act: impl FnOnce()) -> String {

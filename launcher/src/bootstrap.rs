@@ -189,5 +189,7 @@ pub fn gzip(bytes: &[u8]) -> Result<Vec<u8>> {
         .context("compressing the start-up data")
 }
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 #[cfg(test)]
 pub mod tests;

@@ -18,6 +18,9 @@ mod cli;
 mod cloud;
 mod export;
 mod fleet;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod infer;
 mod launch;
 mod local;

@@ -2,6 +2,8 @@
 
 mod download;
 mod extract;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod place;
 #[cfg(test)]
 pub mod tests;

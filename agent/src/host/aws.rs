@@ -39,7 +39,7 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// How long a session token lives; a new one is asked for when half of it is over.
 const TOKEN_LIFE: Duration = Duration::from_hours(6);
 /// What a spot notice leaves when it does not say. Source: as for [`INTERVAL`].
-const NOTICE: Duration = Duration::from_mins(2);
+pub const NOTICE: Duration = Duration::from_mins(2);
 
 /// An EC2 instance.
 pub struct Aws {
@@ -188,7 +188,7 @@ struct Identity {
 }
 
 /// `{"action":"terminate","time":"2026-01-01T00:02:00Z"}`; whatever else it says, the machine is being taken.
-fn read_notice(text: &str, now: Timestamp) -> Interruption {
+pub fn read_notice(text: &str, now: Timestamp) -> Interruption {
     #[derive(Deserialize)]
     struct Notice {
         action: String,

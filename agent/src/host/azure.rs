@@ -2,7 +2,7 @@
 //! the bill.
 
 mod compute;
-mod events;
+pub mod events;
 
 use std::time::Duration;
 

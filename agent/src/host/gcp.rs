@@ -139,13 +139,13 @@ impl Gcp {
 }
 
 /// The last part of a path, which is a name.
-fn last(path: &str) -> &str {
+pub fn last(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
 
 /// `instance/preempted`: TRUE from the notice on. Source:
 /// <https://docs.cloud.google.com/compute/docs/instances/create-use-spot#detect-preemption>
-fn preempted(text: &str) -> Option<Interruption> {
+pub fn preempted(text: &str) -> Option<Interruption> {
     text.eq_ignore_ascii_case("true").then(|| Interruption {
         reason: "preempted".into(),
         left: grace(NOTICE),
@@ -155,7 +155,7 @@ fn preempted(text: &str) -> Option<Interruption> {
 
 /// `instance/maintenance-event`: a machine that is moved loses nothing; one that cannot be has an hour to finish what it does. Source:
 /// <https://docs.cloud.google.com/compute/docs/metadata/getting-live-migration-notice>
-fn maintained(text: &str) -> Option<Interruption> {
+pub fn maintained(text: &str) -> Option<Interruption> {
     text.starts_with("TERMINATE").then(|| Interruption {
         reason: "maintenance-event terminate".into(),
         left: MAINTENANCE,

@@ -4,6 +4,8 @@ mod attention;
 mod aws;
 mod azure;
 mod bare;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod gcp;
 mod kubernetes;
 mod metadata;

@@ -6,6 +6,8 @@ mod docker;
 mod environment;
 #[cfg(test)]
 mod fixtures;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod github;
 mod gitlab;
 mod program;

@@ -2,6 +2,8 @@
 
 mod api;
 pub mod bitbucket;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 pub mod github;
 pub mod gitlab;
 mod lost;

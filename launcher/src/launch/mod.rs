@@ -3,6 +3,8 @@
 
 mod decide;
 mod diagnosis;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod online;
 mod prepare;
 mod rollback;

@@ -1,7 +1,7 @@
 //! The cloud's metadata service, and who may ask it what: root everything, jobs nothing, or what the role is about that they were given.
 
 mod guard;
-mod pass;
+pub mod pass;
 mod proxy;
 #[cfg(test)]
 mod tests;

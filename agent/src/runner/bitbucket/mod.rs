@@ -4,7 +4,7 @@
 mod arguments;
 mod container;
 mod java;
-mod lines;
+pub mod lines;
 #[cfg(test)]
 mod tests;
 

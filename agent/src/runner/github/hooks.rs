@@ -123,7 +123,8 @@ impl Hooks {
         hook
     }
 
-    fn parse(&self, word: &str) -> Option<Hook> {
+    /// Reads a word; none that cannot be believed. Pure.
+    pub fn parse(&self, word: &str) -> Option<Hook> {
         let lines: Vec<&str> = word.lines().collect();
         match lines.as_slice() {
             ["completed"] => Some(Hook::Completed),

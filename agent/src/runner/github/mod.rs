@@ -2,8 +2,8 @@
 
 mod configure;
 mod dependencies;
-mod hooks;
-mod lines;
+pub mod hooks;
+pub mod lines;
 #[cfg(test)]
 mod tests;
 

@@ -1,7 +1,7 @@
 //! GitLab's runner: the program of <https://gitlab.com/gitlab-org/gitlab-runner>, which `run-single` starts for one registration.
 
 mod config;
-mod lines;
+pub mod lines;
 #[cfg(test)]
 mod tests;
 

@@ -1,9 +1,9 @@
 //! Bitbucket Cloud's REST API: <https://developer.atlassian.com/cloud/bitbucket/rest/api-group-pipelines/>
 
 mod labels;
-mod refusal;
+pub(super) mod refusal;
 mod rerun;
-mod scope;
+pub(super) mod scope;
 
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;

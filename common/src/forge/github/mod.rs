@@ -2,9 +2,9 @@
 
 pub mod app;
 mod find;
-mod refusal;
+pub(super) mod refusal;
 mod rerun;
-mod scope;
+pub(super) mod scope;
 
 use anyhow::{Context as _, Result};
 use async_trait::async_trait;

@@ -1,6 +1,6 @@
 //! GitLab's REST API, of gitlab.com and of self-managed ones, with port, path and private certificates.
 
-mod refusal;
+pub(super) mod refusal;
 mod removal;
 mod rerun;
 mod scope;
