@@ -1,5 +1,5 @@
 # One line each; everything else is cargo's.
-.PHONY: demo test test-machine test-gitlab-runner lint golden bench dist packages clean
+.PHONY: demo test test-machine test-gitlab-runner fuzz lint golden bench dist packages clean
 FORGE ?= github
 CLOUD ?= aws
 
@@ -15,6 +15,9 @@ test-machine: ## Only the machines that boot a Debian with systemd and cloud-ini
 test-gitlab-runner: ## The scenarios of GitLab with its real runner, the program that GITLAB_RUNNER_BIN names
 	@test -x "$(GITLAB_RUNNER_BIN)" || { echo "GITLAB_RUNNER_BIN must name a gitlab-runner program"; exit 2; }
 	cargo build --locked --workspace --all-targets && cargo test --locked -p e2e gitlab
+
+fuzz: ## Every fuzz target for a minute (FUZZ_SECONDS=60), or some (FUZZ="spec hook_word"); needs a C++ compiler
+	tools/fuzz
 
 lint: ## Format, clippy, dependency rules, shell scripts
 	tests/lint.sh
@@ -32,4 +35,4 @@ packages: ## Debian and RPM packages of what `make dist` has built, in dist/
 	tools/packages
 
 clean:
-	cargo clean && rm -rf dist .venv .node tests/contract/*/node_modules tests/contract/*/.venv
+	cargo clean && rm -rf fuzz/target dist .venv .node tests/contract/*/node_modules tests/contract/*/.venv

@@ -121,13 +121,9 @@ impl World {
             owner: None,
             replace: true,
         };
-        let done = match extract(receiver, partial.path(), None, LIMITS) {
-            Ok(()) => partial.move_into(destination).is_ok(),
-            Err(_) => {
-                drop(partial);
-                false
-            }
-        };
+        let extracted = extract(receiver, partial.path(), None, LIMITS);
+        let placed = extracted.map_err(anyhow::Error::from).and_then(|()| partial.move_into(destination));
+        let done = placed.is_ok();
         self.check(done);
         done
     }

@@ -125,5 +125,5 @@ pub fn metadata_request(data: &[u8]) {
 fn plain(path: &str) -> String {
     assert!(!path.contains(['%', '\\', ';', '\0']), "{path} can be read in another way");
     let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
-    parts.map(|part| format!("/{}", part.to_ascii_lowercase())).collect()
+    parts.flat_map(|part| ["/", part]).collect::<String>().to_ascii_lowercase()
 }

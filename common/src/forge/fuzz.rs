@@ -1,5 +1,5 @@
 //! What a forge answers, given any bytes.
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::missing_panics_doc)]
 
 use std::time::Duration;
 
