@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use common::network::Network;
 use common::spec::CloudKind;
 
 use super::{AZURE, Bootstrap, Login, SCRIPT, placeholder, unit};
@@ -27,6 +28,12 @@ pub fn bootstrap(data: &[u8]) {
             user: value(),
             public_key: value(),
         }),
+        network: Network {
+            proxy: value().parse().ok(),
+            no_proxy: vec![value()],
+            trusted: None,
+        },
+        certificates: None,
     };
     for cloud in [CloudKind::Aws, CloudKind::Azure, CloudKind::Gcp, CloudKind::Kubernetes] {
         boot.cloud = cloud;
@@ -45,6 +52,7 @@ fn read<'a>(boot: &Bootstrap, mut written: &str, mut script: &'a str) -> &'a str
             "budget" | "deadline" | "lifetime" | "linger" => script.trim_start_matches(|c: char| c.is_ascii_digit()),
             "farewell" if boot.cloud == CloudKind::Azure => read(boot, AZURE, script),
             "farewell" => script,
+            "network" => exports(boot, script),
             name => {
                 let (value, rest) = word(script);
                 assert_eq!(value, meant(boot, name), "{name}");
@@ -54,6 +62,22 @@ fn read<'a>(boot: &Bootstrap, mut written: &str, mut script: &'a str) -> &'a str
         written = after;
     }
     script.strip_prefix(written).unwrap()
+}
+
+/// The command that makes the proxy known, if there is one; what follows it.
+fn exports<'a>(boot: &Bootstrap, script: &'a str) -> &'a str {
+    let variables = boot.network.variables(|_| None);
+    let mut rest = if variables.is_empty() {
+        script
+    } else {
+        script.strip_prefix("export").unwrap()
+    };
+    for (name, value) in variables {
+        let (found, after) = word(rest.strip_prefix(&format!(" {name}=")).unwrap());
+        assert_eq!(found, value, "{name}");
+        rest = after;
+    }
+    rest
 }
 
 fn meant(boot: &Bootstrap, name: &str) -> String {
@@ -68,7 +92,7 @@ fn meant(boot: &Bootstrap, name: &str) -> String {
         "group" => boot.launch_id.to_ascii_lowercase(),
         "unit" => unit(boot.private_tmp),
         "pod" if boot.cloud == CloudKind::Kubernetes => "yes".into(),
-        "pod" => String::new(),
+        "pod" | "certificates" => String::new(),
         other => panic!("nobody knows what {other} is"),
     }
 }
