@@ -94,7 +94,11 @@ pub fn bitbucket_line(data: &[u8]) {
                     assert!(if own == OWN { its == "train" } else { is_uuid(its) }, "{job:?}");
                 }
                 Some(Line::JobEnded { name, success }) => {
-                    assert!(name.is_empty() && success == line.contains("{status=PASSED"), "{line}");
+                    let result = line
+                        .get(AT.len()..)
+                        .and_then(|words| words.strip_prefix("Completing step with result Result{status="));
+                    let status = result.and_then(|result| result.split([',', '}']).next());
+                    assert!(name.is_empty() && success == (status == Some("PASSED")), "{line}");
                 }
                 Some(Line::Asking) | None => {}
                 Some(other) => panic!("Bitbucket has no such line: {other:?}"),
