@@ -4,6 +4,7 @@
 mod machine {
     pub mod host;
     pub mod metadata;
+    pub mod network;
     pub mod secrets;
 }
 
