@@ -38,7 +38,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Ten times any forge's runner: GitHub's, the largest, has 435 MB in 6 500 files.
+    /// Many times what any forge's runner has.
     pub const RUNNER: Self = Self {
         bytes: 8 << 30,
         entries: 1 << 20,
