@@ -171,10 +171,13 @@ async fn shows_no_argument(scene: Scene) {
     let launcher = scene.start(&[]);
     registers.reached().await;
     let while_registering = arguments();
+    assert_eq!(dumps(launcher.id().unwrap()), "0", "the launcher would dump its memory");
     registers.open();
     Scene::finish(launcher).await.succeeded();
     scene.working().await;
     let while_working = arguments();
+    let agent = scene.world.fleet.agent_pid(&scene.first().id).unwrap();
+    assert_eq!(dumps(agent), "0", "the agent would dump its memory, or a job its own");
     std::fs::write(&gate, "").unwrap();
     assert_eq!(scene.conclusion(run).await, "success");
     assert!(
@@ -228,6 +231,13 @@ async fn the_key_of_an_app_and_its_tokens_stay_with_the_launcher() {
         assert!(!seen.contains(secret), "an argument, a log or the user data tells a secret");
     }
     scene.end().await;
+}
+
+/// How much of its memory a process may leave behind when it crashes, at most. Source: proc(5), `/proc/pid/limits`.
+fn dumps(pid: impl std::fmt::Display) -> String {
+    let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max core file size"));
+    line.unwrap().split_whitespace().nth(1).unwrap().to_owned()
 }
 
 /// Of every process here, those of instances too.

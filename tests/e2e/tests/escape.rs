@@ -60,7 +60,7 @@ for path in /var/lib/cml/spec.json /var/lib/cml/state.json /var/lib/cml/power-of
 done
 if echo x 2>/dev/null >>/opt/cml/bin/cml-agent; then echo "wrote the agent"; exit 1; fi
 if touch /var/lib/cml/online 2>/dev/null; then echo "touched the marker"; exit 1; fi
-[ "$(ulimit -c)" = 0 ]
+[ "$(ulimit -H -c)" = 0 ]
 for word in completed "$(printf 'started\n1\n1\nocto/train\ntrain')" '../../x' ''; do
   for dir in /var/lib/cml/hooks; do
     printf '%s\n' "$word" >"$dir/job" 2>/dev/null || :

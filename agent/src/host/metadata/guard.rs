@@ -252,15 +252,23 @@ Server(("169.254.169.254", 80), http.server.SimpleHTTPRequestHandler).serve_fore
         (machine.run(&wire) && container.run(up) && cloud.run(back)).then_some(container)
     }
 
+    /// Both, or the test is skipped.
+    fn machine_with_container(test: &str) -> Option<(Network, Network, Network)> {
+        let Some((cloud, machine)) = machine() else {
+            skip(test, "needs root and network namespaces");
+            return None;
+        };
+        let Some(container) = container(&cloud, &machine) else {
+            skip(test, "needs packets to be passed on");
+            return None;
+        };
+        Some((cloud, machine, container))
+    }
+
     #[test]
     fn jobs_and_containers_are_kept_from_the_web_of_an_address_and_from_nothing_else() {
         let name = "jobs_and_containers_are_kept_from_the_web_of_an_address_and_from_nothing_else";
-        let Some((cloud, machine)) = machine() else {
-            skip(name, "needs root and network namespaces");
-            return;
-        };
-        let Some(container) = container(&cloud, &machine) else {
-            skip(name, "needs packets to be passed on");
+        let Some((cloud, machine, container)) = machine_with_container(name) else {
             return;
         };
         std::fs::create_dir_all("/var/empty").unwrap();
@@ -295,12 +303,7 @@ Server(("169.254.169.254", 80), http.server.SimpleHTTPRequestHandler).serve_fore
     #[test]
     fn jobs_and_containers_are_led_to_this_machine_and_root_to_the_service() {
         let name = "jobs_and_containers_are_led_to_this_machine_and_root_to_the_service";
-        let Some((cloud, machine)) = machine() else {
-            skip(name, "needs root and network namespaces");
-            return;
-        };
-        let Some(container) = container(&cloud, &machine) else {
-            skip(name, "needs packets to be passed on");
+        let Some((cloud, machine, container)) = machine_with_container(name) else {
             return;
         };
         let dir = tempfile::TempDir::new().unwrap();

@@ -29,7 +29,7 @@ const LATER: &str = "set +e
     denied sudo -n true
     denied sh -c 'echo cml-phase name=online state=fail after=0 >/dev/console'
     denied ip rule del priority 100
-    [ \"$(ulimit -c)\" = 0 ] || exit 1
+    [ \"$(ulimit -H -c)\" = 0 ] || exit 1
     grep -q 'systemd-private.* /tmp ' /proc/self/mountinfo || { echo 'the /tmp of all'; exit 1; }
     (cd /tmp; sh -c 'kill -SEGV $$'); ls /tmp/core* 2>/dev/null && exit 1
     echo nothing comes later";
