@@ -93,7 +93,7 @@ fn shut<'a>(family: &'a str, address: &'a str) -> [&'a str; 13] {
     ]
 }
 
-/// The address is ours. What is answered goes to the loopback's address, which is no way around for root.
+/// The address is ours. `src`: who asks does so from the loopback's address; from this one, the answer would take root's way, to the service.
 fn route<'a>(family: &'a str, address: &'a str) -> [&'a str; 12] {
     [
         "ip",

@@ -85,10 +85,19 @@ pub fn passes(cloud: CloudKind, method: &Method, target: &str, headers: &HeaderM
         CloudKind::Aws if *method == Method::PUT => path == "latest/api/token" && question.is_none(),
         CloudKind::Aws => *method == Method::GET && question.is_none() && is_listed(AWS, path),
         CloudKind::Gcp if GCP_FOLDERS.contains(&path) => *method == Method::GET && question.is_none(),
-        CloudKind::Gcp => *method == Method::GET && is_listed(GCP, path),
+        CloudKind::Gcp => *method == Method::GET && is_listed(GCP, path) && is_the_accounts(path, question),
         CloudKind::Azure => *method == Method::GET && is_listed(AZURE, path),
         CloudKind::Kubernetes => false,
     }
+}
+
+/// Of the account's identity only the account's: a [full] one says which machine it is too, and is signed.
+///
+/// [full]: https://docs.cloud.google.com/compute/docs/instances/verifying-instance-identity#token_format
+fn is_the_accounts(path: &str, question: Option<&str>) -> bool {
+    let is_identity = path.trim_end_matches('/').ends_with("/identity");
+    let mut asked = url::form_urlencoded::parse(question.unwrap_or_default().as_bytes());
+    !is_identity || asked.all(|(name, _)| name == "audience")
 }
 
 /// No other way to write a path is known to lead to the same: nothing encoded, no steps up, nothing empty but the end.

@@ -18,7 +18,7 @@ use super::{pass, proxy};
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Paths of each cloud: what its SDKs ask for to be the role, and what jobs must not see.
-const PASSED: [(CloudKind, &str); 13] = [
+const PASSED: [(CloudKind, &str); 14] = [
     (CloudKind::Aws, "/latest/meta-data/iam/security-credentials/"),
     (CloudKind::Aws, "/latest/meta-data/iam/security-credentials/trainer"),
     (CloudKind::Aws, "/latest/meta-data/iam/security-credentials-extended/trainer"),
@@ -29,6 +29,10 @@ const PASSED: [(CloudKind, &str); 13] = [
     (
         CloudKind::Gcp,
         "/computeMetadata/v1/instance/service-accounts/default/token?scopes=https%3A%2F%2Fwww.googleapis.com%2Fauth%2Fcloud-platform",
+    ),
+    (
+        CloudKind::Gcp,
+        "/computeMetadata/v1/instance/service-accounts/default/identity?audience=https%3A%2F%2Fexample.org",
     ),
     (CloudKind::Gcp, "/computeMetadata/v1/instance/zone?alt=text"),
     (CloudKind::Gcp, "/computeMetadata/v1/project/project-id"),
@@ -42,7 +46,7 @@ const PASSED: [(CloudKind, &str); 13] = [
     ),
     (CloudKind::Azure, "/metadata/versions"),
 ];
-const REFUSED: [(CloudKind, &str); 36] = [
+const REFUSED: [(CloudKind, &str); 39] = [
     (CloudKind::Aws, "/latest/user-data"),
     (CloudKind::Aws, "/latest/user-data/"),
     (CloudKind::Aws, "//latest/user-data"),
@@ -80,6 +84,18 @@ const REFUSED: [(CloudKind, &str); 36] = [
     (CloudKind::Gcp, "/computeMetadata/v1/instance/?recursive=true"),
     (CloudKind::Gcp, "/computeMetadata/v1/instance/attributes/startup-script"),
     (CloudKind::Gcp, "/computeMetadata/v1/project/attributes/ssh-keys"),
+    (
+        CloudKind::Gcp,
+        "/computeMetadata/v1/instance/service-accounts/default/identity?audience=x&format=full",
+    ),
+    (
+        CloudKind::Gcp,
+        "/computeMetadata/v1/instance/service-accounts/default/identity?audience=x&%66ormat=full",
+    ),
+    (
+        CloudKind::Gcp,
+        "/computeMetadata/v1/instance/service-accounts/default/identity/?format=full&audience=x",
+    ),
     (CloudKind::Gcp, "/computeMetadata/v1beta1/instance/attributes/startup-script"),
     (
         CloudKind::Gcp,
